@@ -1,0 +1,326 @@
+"""PathoPretrain: what to train, on which slides, where."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from patho_api import common, evaluate
+from patho_api.common import Normalization, PositiveFloat, Rule, Spec, Storage, UnitInterval, Url
+
+
+class Init(Spec):
+    """Weights before the first step."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.source == 'Timm') == (self.tag != '')",
+            "model.init.tag belongs to source Timm, and Timm needs it (timm's default weights may be supervised ones): set tag, such as dino",
+            lambda i: (i.source == "Timm") == (i.tag != ""),
+        ),
+        Rule(
+            "(self.source == 'URL') == (self.url != '')",
+            "model.init.url belongs to source URL, and URL needs it: set url to a .safetensors or .pth file",
+            lambda i: (i.source == "URL") == (i.url != ""),
+        ),
+    )
+
+    source: Literal["Random", "Timm", "URL"] = "Random"
+    """Random, Timm (timm's pretrained weights by tag; the pod must reach timm's hub) or URL (a file in a bucket)."""
+    tag: Annotated[str, Field(max_length=128)] = ""
+    """timm's tag, for source Timm: `dino`, `lvd142m`, ..."""
+    url: Annotated[str, Field(max_length=1024)] = ""
+    """A .safetensors or .pth file in timm's, DINO's or DINOv2's layout, for source URL."""
+
+
+class Model(Spec):
+    """The vision transformer to train."""
+
+    architecture: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-z0-9_]+$")] = "vit_small_patch16_224"
+    """Name of any timm ViT. Default: ViT-S/16, the smallest model of arXiv 2404.15217."""
+    init: Init = Init()
+    """Weights before the first step."""
+
+
+class Foreground(Spec):
+    """Which parts of a slide are tissue."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.method == 'Masks') == (self.masksUrl != '')",
+            "slides.foreground.masksUrl belongs to method Masks, and Masks needs it: a url pattern with {id} or {name}",
+            lambda f: (f.method == "Masks") == (f.masks_url != ""),
+        ),
+    )
+
+    method: Literal["Otsu", "Saturation", "Masks", "None"] = "Otsu"
+    """Otsu (threshold on saturation, per slide), Saturation (eva's fixed threshold), Masks (your own images) or None (everywhere)."""
+    min_coverage: UnitInterval = 0.4
+    """Share of a patch that must lie on tissue. Default: 0.4, as in arXiv 2404.15217."""
+    masks_url: Annotated[str, Field(max_length=1024)] = ""
+    """URL pattern of mask images (PNG or TIFF, non-zero is tissue, whole slide), with `{id}` or `{name}`, for method Masks."""
+
+
+class Slides(Spec):
+    """The whole-slide images and their index."""
+
+    source: Url
+    """A manifest (.csv or .parquet with a column `url`, optional `id`, `mpp`, `patient`, `label`, `weight`), a glob, or a prefix that ends in `/`."""
+    index: Url
+    """Folder of the slide index. Built on first use by the run's own pods, reused by every later run with the same slides."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the slides to use. Nested: the 1 % is inside the 10 %."""
+    exclude_column: Annotated[str, Field(max_length=128)] = ""
+    """Manifest column; slides where it is true (1, true, yes) are left out, such as patients of an evaluation set. Empty: none."""
+    max_bad_share: UnitInterval = 0.05
+    """Share of slides that may be unreadable before the run ends with exit code 41."""
+    foreground: Foreground = Foreground()
+    """Which parts of a slide are tissue."""
+    storage: Storage = Storage()
+    """How to reach the slides and the index."""
+
+
+class Magnification(Spec):
+    """One resolution that patches are read at."""
+
+    mpp: PositiveFloat
+    """Micrometres a pixel: 0.25 is 40x, 0.5 is 20x, 1.0 is 10x, 2.0 is 5x."""
+    weight: PositiveFloat = 1.0
+    """Relative frequency, renormalised over the magnifications that a slide really has."""
+
+
+class Patches(Spec):
+    """What is cut out of the slides."""
+
+    size_px: Annotated[int, Field(ge=32, le=2048)] = 256
+    """Edge of a square patch in pixels. Default: 256, as in arXiv 2404.15217."""
+    magnifications: Annotated[list[Magnification], Field(min_length=1, max_length=8)] = [
+        Magnification(mpp=0.25),
+        Magnification(mpp=0.5),
+        Magnification(mpp=1.0),
+        Magnification(mpp=2.0),
+    ]
+    """Resolutions and their weights. Default: the four of arXiv 2404.15217, equally often. A slide is never upsampled."""
+    mpp_tolerance: Annotated[float, Field(ge=0, le=0.25)] = 0.05
+    """Relative; a level this close to the wanted resolution is read as it is. Default: 0.05, scanners scatter by 0.02."""
+    coordinates: Literal["Free", "Grid"] = "Free"
+    """Free: uniform over the tissue, as in the paper. Grid: whole stored tiles, cheaper to read."""
+    per_slide: Annotated[int, Field(ge=1)] | None = None
+    """At most this many distinct patches a slide, for ablations. Null: no limit."""
+    window_steps: Annotated[int, Field(ge=1, le=1024)] = 16
+    """A slot of the batch keeps its slide for this many steps, one new patch each: fewer, larger requests."""
+
+
+class Crops(Spec):
+    """Multi-crop of one patch. Defaults: facebookresearch/dino."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.globalScale[0] < self.globalScale[1] && self.localScale[0] < self.localScale[1]",
+            "crops: a scale is [smallest, largest] share of the patch's area: write the smaller first",
+            lambda c: c.global_scale[0] < c.global_scale[1] and c.local_scale[0] < c.local_scale[1],
+        ),
+    )
+
+    global_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Edge of the two global crops in pixels; a multiple of the model's patch size."""
+    global_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.4, 1.0]
+    """Smallest and largest share of the patch's area. Default: DINO's; DINOv2 uses [0.32, 1]."""
+    local_count: Annotated[int, Field(ge=0, le=32)] = 8
+    """Number of local crops."""
+    local_size_px: Annotated[int, Field(ge=16, le=1024)] = 96
+    """Edge of a local crop in pixels; a multiple of the model's patch size (98 for /14)."""
+    local_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.05, 0.4]
+    """Smallest and largest share of the patch's area. Default: DINO's; DINOv2 uses [0.05, 0.32]."""
+
+
+class Augmentation(Spec):
+    """Extras beyond the reference's flips, colour jitter, greyscale, blur and solarisation: off by default."""
+
+    hed: bool = False
+    """Perturb the stain in haematoxylin-eosin-DAB space (Midnight)."""
+    rotate90: bool = False
+    """Rotate by multiples of 90 degrees (Midnight)."""
+    hsv_filter: bool = False
+    """Draw again where fewer than 60 % of the pixels have stained colour (Virchow, Midnight)."""
+
+
+Steps = Annotated[int, Field(ge=0)]
+
+
+class Training(Spec):
+    """Hyper-parameters. Null means: the method's reference value, lengths as the reference's share of `steps`."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
+            "training.microBatchSize must not exceed training.batchSize",
+            lambda t: t.micro_batch_size is None or t.micro_batch_size <= t.batch_size,
+        ),
+        Rule(
+            "!has(self.lossGroupSize) || self.batchSize % self.lossGroupSize == 0",
+            "training.batchSize must be a multiple of training.lossGroupSize",
+            lambda t: t.loss_group_size is None or t.batch_size % t.loss_group_size == 0,
+        ),
+        Rule(
+            "!has(self.warmupSteps) || self.warmupSteps <= self.steps",
+            "training.warmupSteps must not exceed training.steps",
+            lambda t: t.warmup_steps is None or t.warmup_steps <= t.steps,
+        ),
+    )
+
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] = 125_000
+    """Optimizer steps of the whole run. Default: 125,000, 100 of DINOv2's epochs."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Patches in a step over all processes: stays the same when the number of nodes changes."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Patches that a process takes at once; the rest follows by gradient accumulation. Null: all of its share."""
+    loss_group_size: Annotated[int, Field(ge=1)] | None = None
+    """Patches among which KoLeo looks for neighbours. Null: 1 for DINO, 64 for DINOv2 (its batch on one GPU)."""
+    normalization: Normalization = Normalization()
+    """Channel statistics; they travel with the exported model."""
+    precision: common.Precision = "BFloat16"
+    """Arithmetic of the forward pass; weights and optimizer are float32. On a CPU, Float32 is faster."""
+    deterministic: bool = False
+    """Bitwise repeatable on a GPU, slower. On a CPU a run is repeatable anyway."""
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """Seed of every random number: patches, crops, weights."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate. Null: the reference's rule, 5e-4 * batchSize / 256 for DINO, 4e-3 * sqrt(batchSize / 1024) for DINOv2."""
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    """Learning rate at the end of the cosine."""
+    warmup_steps: Steps | None = None
+    """Linear warm-up from 0. Null: 10 % of steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.04
+    """Weight decay at the start (not on biases and norms)."""
+    weight_decay_end: Annotated[float, Field(ge=0)] = 0.4
+    """Weight decay at the end of its cosine."""
+    teacher_momentum: UnitInterval | None = None
+    """EMA momentum of the teacher at the start, cosine to 1. Null: 0.996 for DINO (its authors advise 0.9995 at batch 256), 0.992 for DINOv2."""
+    teacher_temperature_start: PositiveFloat = 0.04
+    """Teacher temperature at the first step."""
+    teacher_temperature: PositiveFloat | None = None
+    """Teacher temperature after its warm-up. Null: 0.04 for DINO, 0.07 for DINOv2."""
+    teacher_temperature_warmup_steps: Steps | None = None
+    """Length of that linear warm-up. Null: 30 % of steps."""
+    student_temperature: PositiveFloat = 0.1
+    """Student temperature."""
+    center_momentum: UnitInterval = 0.9
+    """EMA momentum of the teacher's centre."""
+    prototypes: Annotated[int, Field(ge=2, le=1_048_576)] = 65536
+    """Output width of the projection head (K)."""
+    head_hidden_width: Annotated[int, Field(ge=1, le=65536)] = 2048
+    """Hidden width of the projection head."""
+    head_bottleneck_width: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Width of the normalised bottleneck before the prototypes."""
+    norm_last_layer: bool = True
+    """Keep the prototypes' norm at 1 (DINO): more stable; false may score better for ViT-S."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Stochastic depth of the student. Null: 0.1 for DINO, 0.3 for DINOv2."""
+    clip_grad: Annotated[float, Field(ge=0)] = 3.0
+    """Largest gradient norm of each parameter (DINO); 0 turns it off."""
+    freeze_last_layer_steps: Steps | None = None
+    """Steps without an update of the prototypes. Null: 1 % of steps."""
+    crops: Crops = Crops()
+    """Multi-crop."""
+    augmentation: Augmentation = Augmentation()
+    """Extras, off by default."""
+    koleo_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the KoLeo regulariser (DINOv2 only)."""
+    ibot_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the masked-token loss (DINOv2 only)."""
+    mask_probability: UnitInterval = 0.5
+    """Share of global crops that are masked (DINOv2 only)."""
+    mask_ratio: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.1, 0.5]
+    """Smallest and largest share of masked tokens in such a crop (DINOv2 only)."""
+    centering: Literal["Softmax", "SinkhornKnopp"] = "Softmax"
+    """How teacher outputs are balanced (DINOv2 only)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate factor from a block to the one below. Null: 1 for DINO, 0.9 for DINOv2."""
+    patch_embed_lr_multiplier: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate factor of the patch embedding. Null: 1 for DINO, 0.2 for DINOv2."""
+    compile: bool = False
+    """torch.compile the forward pass; needs a C++ compiler in the image."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about 30 % more time."""
+    monitor_every_steps: Annotated[int, Field(ge=1)] = 500
+    """How often RankMe and ODCorr are measured on a fixed set of patches."""
+
+
+class Checkpoints(Spec):
+    """Where the run leaves its weights, and how often."""
+
+    url: Url
+    """Folder in a bucket (or a shared disk). Give each run its own."""
+    every_steps: Annotated[int, Field(ge=1)] = 2500
+    """Steps between checkpoints: what a crash can cost."""
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How many of the latest to keep; the best by evaluation is always kept."""
+    storage: Storage | None = None
+    """How to reach the folder. Null: as for the slides."""
+
+
+class Evaluation(Spec):
+    """A PathoEval for checkpoints of this run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    """Short name, unique in the list."""
+    every_steps: Annotated[int, Field(ge=1)]
+    """A checkpoint at a multiple of this step is evaluated."""
+    template: evaluate.EvalTemplate
+    """What to evaluate."""
+
+
+class PretrainSpec(Spec):
+    """Pretrain a vision transformer on patches read online out of whole-slide images."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.training.batchSize >= self.compute.nodes * self.compute.processesPerNode",
+            "training.batchSize must give every process at least one patch: raise it, or lower compute.nodes or processesPerNode",
+            lambda s: s.training.batch_size >= s.compute.nodes * s.compute.processes_per_node,
+        ),
+        Rule(
+            "self.training.crops.globalSizePx <= self.patches.sizePx && self.training.crops.localSizePx <= self.patches.sizePx",
+            "training.crops must not be larger than patches.sizePx: lower globalSizePx or localSizePx",
+            lambda s: max(s.training.crops.global_size_px, s.training.crops.local_size_px) <= s.patches.size_px,
+        ),
+        Rule(
+            "self.evaluations.all(e, e.everySteps % self.checkpoints.everySteps == 0)",
+            "evaluations[].everySteps must be a multiple of checkpoints.everySteps: only checkpoints can be evaluated",
+            lambda s: all(e.every_steps % s.checkpoints.every_steps == 0 for e in s.evaluations),
+        ),
+        Rule(
+            "self.checkpoints.url == oldSelf.checkpoints.url",
+            "checkpoints.url is immutable: the run would lose its checkpoints; make a new run",
+            lambda new, old: new.checkpoints.url == old.checkpoints.url,
+            transition=True,
+        ),
+        Rule(
+            "self.method == oldSelf.method && self.model.architecture == oldSelf.model.architecture",
+            "method and model.architecture are immutable: checkpoints would not fit; make a new run",
+            lambda new, old: (new.method, new.model.architecture) == (old.method, old.model.architecture),
+            transition=True,
+        ),
+    )
+
+    method: Literal["DINO", "DINOv2"] = "DINO"
+    """Self-supervised method: DINO (arXiv 2104.14294) or DINOv2 (arXiv 2304.07193)."""
+    model: Model = Model()
+    """The vision transformer to train."""
+    slides: Slides
+    """The whole-slide images and their index."""
+    patches: Patches = Patches()
+    """What is cut out of the slides."""
+    training: Training = Training()
+    """Hyper-parameters."""
+    checkpoints: Checkpoints
+    """Where the run leaves its weights, and how often."""
+    compute: common.Compute = common.Compute()
+    """Where the run's pods go and what they get."""
+    run_policy: common.RunPolicy = common.RunPolicy()
+    """What the operator does when something goes wrong, or when it is over."""
+    evaluations: Annotated[
+        list[Evaluation],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = []
+    """A PathoEval for every checkpoint that hits everySteps; the best checkpoint is kept."""

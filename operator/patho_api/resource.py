@@ -1,0 +1,94 @@
+"""A PathoPretrain or PathoEval as read from YAML or from the API server."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pydantic
+import yaml
+
+from patho_api import names
+from patho_api.common import Spec
+from patho_api.evaluate import EvalSpec
+from patho_api.pretrain import PretrainSpec
+
+SPECS: dict[str, type[PretrainSpec] | type[EvalSpec]] = {names.PRETRAIN: PretrainSpec, names.EVAL: EvalSpec}
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+class InvalidResource(ValueError):
+    """A manifest that cannot be used; the message is one sentence a line, each with the field, the value and the way out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resource:
+    """One resource. `uid` and `generation` are empty and 0 outside a cluster."""
+
+    kind: str
+    name: str
+    spec: PretrainSpec | EvalSpec
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+
+
+def parse(body: dict[str, Any]) -> Resource:
+    """A resource from its JSON body. Raises InvalidResource."""
+    kind = body.get("kind")
+    if body.get("apiVersion") != names.API_VERSION or kind not in SPECS:
+        raise InvalidResource(
+            f"apiVersion {body.get('apiVersion')!r}, kind {kind!r}: expected {names.API_VERSION} and {' or '.join(SPECS)}"
+        )
+    metadata = body.get("metadata") or {}
+    name = metadata.get("name", "")
+    if not (DNS_1035.fullmatch(name) and len(name) <= names.MAX_NAME_LENGTH):
+        raise InvalidResource(
+            f"metadata.name {name!r}: lower-case letters, digits and '-', starting with a letter, "
+            f"at most {names.MAX_NAME_LENGTH} characters, because pods are named after it"
+        )
+    try:
+        spec = SPECS[kind].model_validate(body.get("spec") or {})
+    except pydantic.ValidationError as error:
+        raise InvalidResource("\n".join(sentences(error))) from error
+    return Resource(
+        kind=kind,
+        name=name,
+        spec=spec,
+        namespace=metadata.get("namespace") or "default",
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+    )
+
+
+def load(path: str) -> list[Resource]:
+    """The resources of a YAML file, in order; other kinds are left out. Raises InvalidResource, OSError."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            documents = [d for d in yaml.safe_load_all(file) if isinstance(d, dict)]
+        except yaml.YAMLError as error:
+            raise InvalidResource(f"{path} is not YAML: {error}") from error
+    ours = [d for d in documents if str(d.get("apiVersion", "")).startswith(names.GROUP) or d.get("kind") in SPECS]
+    if not ours:
+        raise InvalidResource(f"{path} holds no {' or '.join(SPECS)}")
+    return [parse(d) for d in ours]
+
+
+def validate_update(old: Spec, new: Spec) -> list[str]:
+    """Sentences for the transition rules that `new` breaks (the Python twin of the CEL rules with oldSelf)."""
+    return [rule.message for rule in new.rules if rule.transition and not rule.check(new, old)]
+
+
+def sentences(error: pydantic.ValidationError) -> list[str]:
+    """One sentence for each problem: field, value, way out."""
+    return [_sentence(problem) for problem in error.errors()]
+
+
+def _sentence(problem: Any) -> str:
+    field = "spec" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: there is no such field; check its spelling with `kubectl explain`"
+    if problem["type"] == "missing":
+        return f"{field}: required, but not set"
+    if problem["type"] == "value_error":
+        return f"{field}: {problem['ctx']['error']}"
+    return f"{field}: {problem['input']!r} is wrong: {problem['msg']}"
