@@ -17,7 +17,7 @@ def refusals(spec: PretrainSpec | EvalSpec) -> list[str]:
 
 def notes(spec: PretrainSpec | EvalSpec) -> list[str]:
     """Fields that were set and have no effect in this release."""
-    found = _compute_notes(spec)
+    found = []
     if isinstance(spec, PretrainSpec) and spec.evaluations:
         found.append("spec.evaluations has no effect yet: apply a PathoEval for the checkpoints you want scored")
     return found
@@ -43,7 +43,3 @@ def _eval_refusals(spec: EvalSpec) -> list[str]:
     if spec.compute.nodes * spec.compute.processes_per_node > 1:
         found.append("spec.compute: a PathoEval runs in one process yet: set nodes and processesPerNode to 1")
     return found
-
-
-def _compute_notes(spec: PretrainSpec | EvalSpec) -> list[str]:
-    return []
