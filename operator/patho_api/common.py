@@ -116,7 +116,7 @@ class Compute(Spec):
     scheduler_name: Annotated[str, Field(max_length=253)] = ""
     """A scheduler that places whole gangs, where the cluster has one. Empty: the cluster's default scheduler."""
     service_account_name: Annotated[str, Field(max_length=253)] = ""
-    """Service account of the pods, for workload identity. No token is mounted unless this is set. Empty: the namespace's default, without a token."""
+    """Service account of the pods, for workload identity; its token is mounted only when this is set. Empty: the namespace's default."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
     """Labels that a node must have."""
     tolerations: Annotated[list[Opaque], Field(max_length=32)] = []

@@ -14,7 +14,7 @@ class Init(Spec):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "(self.source == 'Timm') == (self.tag != '')",
-            "model.init.tag belongs to source Timm, and Timm needs it (timm's default weights may be supervised ones): set tag, such as dino",
+            "model.init.tag belongs to source Timm, and Timm needs it (its default may be supervised weights): set tag, such as dino",
             lambda i: (i.source == "Timm") == (i.tag != ""),
         ),
         Rule(
@@ -64,7 +64,7 @@ class Slides(Spec):
     """The whole-slide images and their index."""
 
     source: Url
-    """A manifest (.csv or .parquet with a column `url`, optional `id`, `mpp`, `patient`, `label`, `weight`), a glob, or a prefix that ends in `/`."""
+    """A manifest (.csv or .parquet with a column `url`, optional `id`, `mpp`, `patient`, `label`, `weight`), a glob, or a prefix (ends in `/`)."""
     index: Url
     """Folder of the slide index. Built on first use by the run's own pods, reused by every later run with the same slides."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -195,7 +195,7 @@ class Training(Spec):
     weight_decay_end: Annotated[float, Field(ge=0)] = 0.4
     """Weight decay at the end of its cosine."""
     teacher_momentum: UnitInterval | None = None
-    """EMA momentum of the teacher at the start, cosine to 1. Null: 0.996 for DINO (its authors advise 0.9995 at batch 256), 0.992 for DINOv2."""
+    """EMA momentum of the teacher at the start, cosine to 1. Null: 0.996 for DINO (0.9995 is advised at batch 256), 0.992 for DINOv2."""
     teacher_temperature_start: PositiveFloat = 0.04
     """Teacher temperature at the first step."""
     teacher_temperature: PositiveFloat | None = None

@@ -1,4 +1,4 @@
-"""What a pod tells the operator: its progress (`GET :9400/progress`) and its last words (termination message). Both are JSON and untrusted."""
+"""What a pod tells the operator: its progress (`GET :9400/progress`) and its last words (termination message). Untrusted JSON."""
 
 from typing import Annotated
 

@@ -1,0 +1,50 @@
+# make demo: train on a real slide on this machine.  make test: set everything up and run every test.  Nothing else is needed first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check bench cluster-up cluster-down constraints generate clean
+help:
+	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing the pinned packages into $(VENV) (5.5 GB with torch; once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## train, probe and look: a real slide through a real object-store server (about 3 minutes after set-up)
+	@$(BIN)/patho demo
+
+test: $(READY) ## every test that can run here; says what was not run and why
+	@tests/run.sh
+
+check: $(READY) ## the fast loop: lint, types, import contracts, unit tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/pytest -q tests/api tests/controller tests/docs -m "not cluster and not node and not bench"
+
+bench: $(READY) ## the measurements of tests/bench
+	@$(BIN)/pytest -q tests/bench -m bench -s
+
+cluster-up: $(READY) ## a local control plane with fake nodes, to play with
+	@$(BIN)/python -m tests.cluster.up
+
+cluster-down: $(READY) ## stop it, leave nothing
+	@$(BIN)/python -m tests.cluster.down
+
+constraints: $(READY) ## resolve the versions anew
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --quiet --upgrade -o constraints.new
+	@{ echo '# The tested set of versions, with hashes. Made by `make constraints`.'; cat constraints.new; } > constraints.txt; rm constraints.new
+
+generate: $(READY) ## write the CRDs, the chart's copies and the API reference from the pydantic models
+	@$(BIN)/python -m patho_api.crd
+
+clean: ## remove the environment and what runs left
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
