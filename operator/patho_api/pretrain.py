@@ -64,7 +64,8 @@ class Slides(Spec):
     """The whole-slide images and their index."""
 
     source: Url
-    """A manifest (.csv or .parquet with a column `url`, optional `id`, `mpp`, `patient`, `label`, `weight`), a glob, or a prefix (ends in `/`)."""
+    """A manifest (.csv or .parquet with a column `url`, optional `id`, `mpp`, `patient`, `label`, `weight`), a glob, or a prefix that
+    ends in `/`."""
     index: Url
     """Folder of the slide index. Built on first use by the run's own pods, reused by every later run with the same slides."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
