@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check bench cluster-up cluster-down constraints generate clean
+.PHONY: help demo test check lint bench cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -21,12 +21,15 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY) ## train, probe and look: a real slide through a real object-store server (about 3 minutes after set-up)
 	@$(BIN)/patho demo
 
-test: $(READY) ## every test that can run here; says what was not run and why
-	@tests/run.sh
+test: lint ## every test that can run here; ends with what was not run and why
+	@tests/prepare.sh
+	@$(BIN)/pytest -q tests -m "not bench"
 
-check: $(READY) ## the fast loop: lint, types, import contracts, unit tests
+check: lint ## the fast loop: lint, types, import contracts, unit tests
+	@$(BIN)/pytest -q tests -m "not cluster and not node and not bench and not slow"
+
+lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/pytest -q tests/api tests/controller tests/docs -m "not cluster and not node and not bench"
 
 bench: $(READY) ## the measurements of tests/bench
 	@$(BIN)/pytest -q tests/bench -m bench -s

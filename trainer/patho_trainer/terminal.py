@@ -1,0 +1,88 @@
+"""What a person sees: a live bar on a terminal, plain lines elsewhere, and summaries."""
+
+import time
+from typing import Self
+
+import rich.console
+import rich.live
+import rich.progress
+import rich.table
+
+from patho_api import report
+
+PLAIN_SECONDS = 10.0
+COLUMNS = (
+    rich.progress.TextColumn("[bold]{task.description:<10}"),
+    rich.progress.BarColumn(bar_width=None),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TextColumn("{task.fields[facts]}"),
+)
+
+
+class ProgressView:
+    """Shows the reports of a run: a bar for each stage on a terminal, else a line whenever the stage changes and every 10 s."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        self._console = console
+        self._bar = rich.progress.Progress(*COLUMNS, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._last: tuple[str, float] = ("", 0.0)
+        self.latest: report.ProgressReport | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, now: report.ProgressReport) -> None:
+        self.latest = now
+        if self._console.is_terminal:
+            self._show_bar(now)
+        else:
+            self._show_line(now)
+
+    def _show_bar(self, now: report.ProgressReport) -> None:
+        if now.stage not in self._tasks:
+            self._tasks[now.stage] = self._bar.add_task(now.stage, total=now.total_steps or None, facts="")
+        self._bar.update(self._tasks[now.stage], completed=now.step, total=now.total_steps or None, facts=facts(now))
+
+    def _show_line(self, now: report.ProgressReport) -> None:
+        stage, when = self._last
+        if now.stage == stage and time.monotonic() - when < PLAIN_SECONDS:
+            return
+        self._last = (now.stage, time.monotonic())
+        self._console.print(f"{now.stage:<10} {now.step}/{now.total_steps}  {facts(now)}", highlight=False)
+
+
+def facts(now: report.ProgressReport) -> str:
+    """The numbers of a report in one line; those that are unknown are left out."""
+    parts = [
+        None if now.images_per_second is None else f"{now.images_per_second:,.1f} img/s",
+        None if now.data_wait_percent is None else f"wait {now.data_wait_percent:.0f}%",
+        None if now.loss is None else f"loss {now.loss:.3f}",
+        None if now.eta_seconds is None else f"ETA {duration(now.eta_seconds)}",
+        f"{now.restarts} restarts" if now.restarts else None,
+    ]
+    return "  ".join(p for p in parts if p)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45s, 3m20s, 2h05m, 3d04h."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h:02}h"
+    if hours:
+        return f"{h}h{m:02}m"
+    return f"{m}m{s:02}s" if m else f"{s}s"
+
+
+def scores(words: report.LastWords) -> rich.table.Table:
+    """Scores of an evaluation as a table."""
+    table = rich.table.Table("task", "metric", "mean", "std", "runs", "samples")
+    for r in words.results:
+        table.add_row(r.task, r.metric, f"{r.mean:.3f}", f"{r.std:.3f}", str(r.runs), str(r.samples))
+    return table
