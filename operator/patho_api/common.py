@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 
@@ -51,7 +51,11 @@ Url = Annotated[str, Field(min_length=1, max_length=1024)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
-Quantity = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")]
+# a string that may be written as a whole number in YAML; the API server knows that pair of types
+INT_OR_STRING: dict[str, JsonValue] = {"x-kubernetes-int-or-string": True}
+Quantity = Annotated[
+    str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", json_schema_extra=INT_OR_STRING)
+]
 ShortText = Annotated[str, Field(max_length=253)]
 # free-form Kubernetes objects that the API server keeps as they are
 Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
@@ -84,10 +88,10 @@ class Resources(Spec):
     @pydantic.field_validator("limits", "requests", mode="before")
     @classmethod
     def _numbers_are_quantities(cls, value: Any) -> Any:
-        """YAML reads `nvidia.com/gpu: 8` as a number; Kubernetes takes both."""
+        """YAML reads `nvidia.com/gpu: 8` as a number; Kubernetes takes both. A fraction must be quoted, or written as `500m`."""
         if not isinstance(value, dict):
             return value
-        return {k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in value.items()}
+        return {k: str(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in value.items()}
 
 
 class Compute(Spec):

@@ -16,8 +16,8 @@ class PretrainRef(Spec):
 
     name: Annotated[str, Field(min_length=1, max_length=40)]
     """Name of the PathoPretrain."""
-    checkpoint: Annotated[str, Field(max_length=16, pattern=r"^(Latest|Best|[0-9]+)$")] = "Latest"
-    """Latest, Best (by an evaluation), or a step, as a string."""
+    checkpoint: Annotated[str, Field(max_length=16, pattern=r"^(Latest|Best|[0-9]+)$", json_schema_extra=common.INT_OR_STRING)] = "Latest"
+    """Latest, Best (by an evaluation), or a step, such as 2500."""
 
     @pydantic.field_validator("checkpoint", mode="before")
     @classmethod
