@@ -1,0 +1,100 @@
+"""A slide's record in the index: where every tile lies, and the foreground mask. At most 2 bytes a tile; decoded page by page.
+
+Layout: `PSR1`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
+"""
+
+import functools
+import itertools
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MASK_MPP = 8.0  # um/px of a foreground mask
+MAGIC = b"PSR1"
+PAGE_TILES = 8192  # a page holds whole rows, about this many tiles: what one look-up has to decompress
+
+Ints = NDArray[np.int64]
+
+
+def encode(levels: Sequence[tuple[Ints, Ints]], mask: NDArray[np.bool_]) -> bytes:
+    """Pack tile (offsets, sizes), each of shape (rows, columns) and in bytes, of every level, and a mask of shape (rows, columns)."""
+    parts = [zlib.compress(np.packbits(mask).tobytes(), 9)]
+    directory: dict[str, list[list[int]]] = {"mask": [[*mask.shape, len(parts[0])]], "levels": []}
+    for offsets, sizes in levels:
+        rows, columns = offsets.shape
+        rows_a_page = max(1, PAGE_TILES // max(1, columns))
+        pages = [_pack(offsets[r : r + rows_a_page].ravel(), sizes[r : r + rows_a_page].ravel()) for r in range(0, rows, rows_a_page)]
+        directory["levels"].append([rows, columns, rows_a_page, *map(len, pages)])
+        parts += pages
+    head = json.dumps(directory, separators=(",", ":")).encode()
+    return b"".join([MAGIC, struct.pack("<I", len(head)), head, *parts])
+
+
+def _pack(offsets: Ints, sizes: Ints) -> bytes:
+    """Sizes and the gaps between tiles, as byte planes: the high bytes hardly vary and compress to nothing. Size 0: no such tile."""
+    ends = np.maximum.accumulate(offsets + sizes)
+    offsets = np.where(sizes == 0, np.concatenate([[0], ends[:-1]]), offsets)
+    gaps = np.diff(offsets, prepend=0) - np.concatenate([[0], sizes[:-1]])
+    planes = [gaps.astype("<i8").view(np.uint8).reshape(-1, 8).T, sizes.astype("<u4").view(np.uint8).reshape(-1, 4).T]
+    return zlib.compress(b"".join(p.tobytes() for p in planes), 9)
+
+
+def _unpack(page: bytes) -> tuple[Ints, Ints]:
+    planes = np.frombuffer(zlib.decompress(page), np.uint8).reshape(12, -1)
+    gaps = np.ascontiguousarray(planes[:8].T).view("<i8").ravel()
+    sizes = np.ascontiguousarray(planes[8:].T).view("<u4").ravel().astype(np.int64)
+    offsets = np.cumsum(gaps + np.concatenate([[0], sizes[:-1]]))
+    return offsets, sizes
+
+
+class Record:
+    """Reads what `encode` packed. Pages are decompressed when first asked for and kept with the object: drop it with the slot."""
+
+    def __init__(self, data: bytes) -> None:
+        """`data` is the whole record. Raises ValueError where it is not one."""
+        if data[:4] != MAGIC:
+            raise ValueError(f"not a slide record: starts with {data[:4]!r}")
+        (length,) = struct.unpack("<I", data[4:8])
+        directory = json.loads(data[8 : 8 + length])
+        self._data = data
+        self._mask_rows, self._mask_columns, self._mask_size = directory["mask"][0]
+        self._shapes = [(rows, columns, step) for rows, columns, step, *_ in directory["levels"]]
+        self._mask_start = at = 8 + length
+        at += self._mask_size
+        self._pages: list[list[tuple[int, int]]] = []
+        for _, _, _, *sizes in directory["levels"]:
+            ends = np.cumsum([at, *sizes]).tolist()
+            self._pages.append(list(itertools.pairwise(ends)))
+            at = ends[-1]
+        self._decoded: dict[tuple[int, int], tuple[Ints, Ints]] = {}
+
+    def _page(self, level: int, page: int) -> tuple[Ints, Ints]:
+        if (level, page) in self._decoded:
+            return self._decoded[level, page]
+        start, end = self._pages[level][page]
+        offsets, sizes = _unpack(self._data[start:end])
+        columns = self._shapes[level][1]
+        self._decoded[level, page] = offsets.reshape(-1, columns), sizes.reshape(-1, columns)
+        return self._decoded[level, page]
+
+    def row(self, level: int, row: int) -> tuple[Ints, Ints]:
+        """Offsets and sizes in bytes of one row of tiles, each of shape (columns,). Size 0: the file has no such tile (background)."""
+        step = self._shapes[level][2]
+        offsets, sizes = self._page(level, row // step)
+        return offsets[row % step], sizes[row % step]
+
+    def tiles(self, level: int) -> tuple[Ints, Ints]:
+        """Offsets and sizes in bytes of all tiles of a level, row-major, each of shape (rows * columns,)."""
+        pages = [self._page(level, i) for i in range(len(self._pages[level]))]
+        return np.concatenate([o.ravel() for o, _ in pages]), np.concatenate([s.ravel() for _, s in pages])
+
+    @functools.cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Foreground at 8 um/px over the whole slide, shape (rows, columns); True is tissue."""
+        packed = np.frombuffer(zlib.decompress(self._data[self._mask_start : self._mask_start + self._mask_size]), np.uint8)
+        count = self._mask_rows * self._mask_columns
+        return np.unpackbits(packed, count=count).astype(bool).reshape(self._mask_rows, self._mask_columns)
