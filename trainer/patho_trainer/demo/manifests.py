@@ -1,0 +1,61 @@
+"""The two manifests of the demo: small enough for a laptop's CPU, the same fields as a real run."""
+
+from typing import Any
+
+from patho_api import common, names
+
+RUN = "demo"
+STEPS = 60
+BATCH = 24
+PATCH_PX = 128
+
+
+def pretrain(storage: common.Storage, steps: int) -> dict[str, Any]:
+    """DINO on a tiny ViT with small crops: two processes, three magnifications, a checkpoint every tenth of the run or so."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.PRETRAIN,
+        "metadata": {"name": RUN},
+        "spec": {
+            "method": "DINO",
+            "model": {"architecture": "vit_tiny_patch16_224"},
+            "slides": {"source": "s3://demo/slides/", "index": "s3://demo/index", "storage": _storage(storage)},
+            "patches": {"sizePx": PATCH_PX, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}, {"mpp": 2.0}], "windowSteps": 4},
+            "training": {
+                "steps": steps,
+                "batchSize": BATCH,
+                "precision": "Float32",
+                "learningRate": 5e-4,
+                "teacherMomentum": 0.98,
+                "prototypes": 1024,
+                "headHiddenWidth": 256,
+                "headBottleneckWidth": 64,
+                "crops": {"globalSizePx": 64, "localSizePx": 32, "localCount": 4},
+                "monitorEverySteps": max(1, steps // 3),
+            },
+            "checkpoints": {"url": "s3://demo/runs/demo", "everySteps": max(1, steps // 6), "keep": 2},
+            "compute": {"nodes": 1, "processesPerNode": 2},
+        },
+    }
+
+
+def evaluate(storage: common.Storage, checkpoint_url: str) -> dict[str, Any]:
+    """A linear probe of a checkpoint on the patches that the demo labelled by their magnification."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.EVAL,
+        "metadata": {"name": f"{RUN}-probe"},
+        "spec": {
+            "model": {"url": checkpoint_url},
+            "tasks": [{"name": "PatchClassification", "data": "s3://demo/labelled", "label": "magnification"}],
+            "runs": 5,
+            "maxSteps": 1000,
+            "imageSizePx": 64,
+            "results": "s3://demo/evals/demo",
+            "storage": _storage(storage),
+        },
+    }
+
+
+def _storage(storage: common.Storage) -> dict[str, Any]:
+    return {"endpoint": storage.endpoint, "region": storage.region}
