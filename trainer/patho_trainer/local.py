@@ -26,7 +26,7 @@ EXIT_CODES = {reason: code for code, reason in names.EXIT_REASONS.items()} | {"C
 
 def execute(res: resource.Resource, folder: pathlib.Path, watch: Callable[[report.ProgressReport], None]) -> report.LastWords:
     """Run a resource to its end; logs go to `folder`. Calls `watch` with each new report. Interrupting it stops the processes
-    gracefully (they save). Returns why it ended. Raises InvalidConfiguration for more GPUs than this machine has."""
+    gracefully (they save). Returns why it ended."""
     folder.mkdir(parents=True, exist_ok=True)
     words_file = folder / "last-words.json"
     words_file.unlink(missing_ok=True)
@@ -54,9 +54,10 @@ def free_port() -> int:
 
 
 def with_processes(res: resource.Resource, processes: int) -> resource.Resource:
-    """The same run on one node with `processes` processes. Raises InvalidConfiguration when the batch is too small for that."""
+    """The same run on one node with `processes` processes and whatever accelerators are here. Raises InvalidConfiguration when the
+    batch is too small for that."""
     spec = res.spec.dump()
-    spec["compute"] |= {"nodes": 1, "minNodes": None, "processesPerNode": processes}
+    spec["compute"] |= {"nodes": 1, "minNodes": None, "processesPerNode": processes, "resources": {}}
     try:
         body = {"apiVersion": names.API_VERSION, "kind": res.kind, "metadata": {"name": res.name}, "spec": spec}
         return resource.parse(body)
