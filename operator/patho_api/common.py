@@ -110,7 +110,7 @@ class Compute(Spec):
     min_nodes: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Fewest pods that may go on training when others are lost (elastic run). Null: all of `nodes`."""
     processes_per_node: Annotated[int, Field(ge=1, le=64)] = 1
-    """Training processes in a pod: one for each GPU."""
+    """Training processes in a pod: one for each GPU; then give `resources` as many GPUs."""
     resources: Resources = Resources()
     """Resources of one pod."""
     image: Annotated[str, Field(max_length=512)] = ""
@@ -138,19 +138,21 @@ class RunPolicy(Spec):
     suspend: bool = False
     """Stop the pods after a checkpoint and keep the run; false again resumes it from there, as a new attempt that is not counted."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 10
-    """Incidents (crashes, out of memory) after which the run has failed. Disruptions (drain, preemption) are not counted."""
+    """Incidents (crashes, out of memory) after which the run has failed. Disruptions (drain, preemption) are not counted. Default: 10,
+    enough for weeks of ordinary hardware faults, and few enough to stop a run that always crashes."""
     stall_timeout_seconds: Annotated[int, Field(ge=10, le=86400)] = 900
-    """Without a new step for this long the whole gang restarts. 15 minutes cover a slow save of a large model."""
+    """Without a new step for this many seconds the whole gang restarts. Default: 900, which covers a slow save of a large model."""
     reform_timeout_seconds: Annotated[int, Field(ge=10, le=86400)] = 300
-    """A lost pod has this long to come back before the whole gang restarts."""
+    """A lost pod has this many seconds to come back before the whole gang restarts. Default: 300, which covers a new node's image pull."""
     placement_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = 900
-    """A gang that is only partly placed gives its nodes back after this long, and tries again."""
+    """A gang that is only partly placed gives its nodes back after this many seconds, and tries again. Default: 900, which covers a
+    node pool that scales up."""
     grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
-    """Time for the last checkpoint between SIGTERM and SIGKILL."""
+    """Seconds for the last checkpoint between SIGTERM and SIGKILL. Default: 120; raise it for models of a billion parameters."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
-    """The run fails when it has not ended this long after its start. Null: no deadline."""
+    """The run fails when it has not ended this many seconds after its start. Null: no deadline."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """The resource and what it owns are deleted this long after the end; checkpoints and results stay. Null: kept."""
+    """The resource and what it owns are deleted this many seconds after the end; checkpoints and results stay. Null: kept."""
 
 
 class Normalization(Spec):

@@ -29,7 +29,7 @@ SUMMARIES = {
 NAME_RULES = [
     {
         "rule": f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH}",
-        "message": f"metadata.name must have at most {names.MAX_NAME_LENGTH} characters, because pods are named after it: choose a shorter one",
+        "message": f"metadata.name must have at most {names.MAX_NAME_LENGTH} characters, because pods are named after it: shorten it",
     },
     {
         "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
@@ -72,18 +72,18 @@ class _Generator(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """An object with its CEL rules. It is not closed: the API server reports unknown fields itself."""
-        json = super().model_schema(schema)
-        json.pop("additionalProperties", None)
+        found = super().model_schema(schema)
+        found.pop("additionalProperties", None)
         rules = getattr(schema["cls"], "rules", ())
-        return json | ({"x-kubernetes-validations": [{"rule": r.cel, "message": r.message} for r in rules]} if rules else {})
+        return found | ({"x-kubernetes-validations": [{"rule": r.cel, "message": r.message} for r in rules]} if rules else {})
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         """Just the inner schema: the API server drops a null where null is not allowed, so that CEL's has() means "is set"."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        json = super().default_schema(schema)
-        return {key: value for key, value in json.items() if (key, value) != ("default", None)}
+        found = super().default_schema(schema)
+        return {key: value for key, value in found.items() if (key, value) != ("default", None)}
 
     def encode_default(self, dft: Any) -> Any:
         """Written out in full: the API server tries the CEL rules on a default before it fills in the defaults inside it."""
@@ -96,8 +96,8 @@ class _Generator(GenerateJsonSchema):
 
 def schema(model: type[Spec]) -> Json:
     """The structural schema of a model."""
-    json = model.model_json_schema(by_alias=True, schema_generator=_Generator)
-    return _structural(json, json.get("$defs", {}))
+    tree = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    return _structural(tree, tree.get("$defs", {}))
 
 
 def _structural(node: Json, definitions: Json) -> Json:
@@ -106,7 +106,7 @@ def _structural(node: Json, definitions: Json) -> Json:
         return _structural(definitions[node["$ref"].rsplit("/", 1)[1]] | {k: v for k, v in node.items() if k != "$ref"}, definitions)
     out = {k: v for k, v in node.items() if k not in ("title", "$defs")}
     if "description" in out:
-        out["description"] = " ".join(out["description"].split())
+        out["description"] = _description(out)
     for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if bound in out:  # a number in JSON schema, a flag in OpenAPI v3.0
             out |= {limit: out[bound], bound: True}
@@ -120,6 +120,14 @@ def _structural(node: Json, definitions: Json) -> Json:
         if child in out:
             out[child] = _structural(out[child], definitions)
     return out
+
+
+def _description(node: Json) -> str:
+    """One line; `kubectl explain` does not show defaults, so a default worth a look is said where the text does not say it."""
+    text, default = " ".join(node["description"].split()), node.get("default")
+    if isinstance(default, dict) or default in (None, "", []) or "Default:" in text:
+        return text
+    return f"{text} Default: {reference.literal(default)}."
 
 
 def definition(kind: str) -> Json:
@@ -167,7 +175,7 @@ def _root(kind: str) -> Json:
 class _Dumper(yaml.SafeDumper):
     """Writes equal parts out instead of anchors."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _data: Any) -> bool:
         return True
 
 

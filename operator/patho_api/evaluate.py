@@ -52,7 +52,7 @@ class EvalModel(Spec):
     normalization: Normalization | None = None
     """Channel statistics. Null: those of the checkpoint, or of timm's configuration."""
     pooling: Literal["CLS", "CLSMean"] = "CLS"
-    """Features: the class token, or class token and mean of the patch tokens."""
+    """Features: CLS (the class token) or CLSMean (class token and mean of the patch tokens). Default: CLS, as in eva."""
 
 
 class Task(Spec):
@@ -80,13 +80,14 @@ class EvalTemplate(Spec):
     tasks: Annotated[list[Task], Field(min_length=1, max_length=16)]
     """Data sets."""
     protocol: Literal["Eva", "Paper"] = "Eva"
-    """Eva (kaiko-eva 0.4.5: AdamW 3e-4, batch 256) or Paper (arXiv 2404.15217: SGD 0.01 at batch 4096, cosine)."""
+    """Eva (kaiko-eva 0.4.5: AdamW 3e-4, batch 256) or Paper (arXiv 2404.15217: SGD 0.01 at batch 4096, cosine). Default: Eva, whose public
+    leaderboard the scores can be held against."""
     runs: Annotated[int, Field(ge=1, le=100)] = 5
-    """Probes with different seeds. Default: 5, as in the paper."""
+    """Probes with different seeds. Default: 5, as in arXiv 2404.15217."""
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Steps of a probe. Null: the protocol's 12,500."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Images at once when features are computed."""
+    """Images at once when features are computed; scores do not depend on it."""
     image_size_px: Annotated[int, Field(ge=16, le=2048)] = 224
     """Images are resized and centre-cropped to this edge. Default: 224, as in eva."""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0

@@ -25,7 +25,8 @@ class Init(Spec):
     )
 
     source: Literal["Random", "Timm", "URL"] = "Random"
-    """Random, Timm (timm's pretrained weights by tag; the pod must reach timm's hub) or URL (a file in a bucket)."""
+    """Random (default: nothing to download), Timm (timm's pretrained weights by tag; the pod must reach timm's hub) or URL (a file in a
+    bucket)."""
     tag: Annotated[str, Field(max_length=128)] = ""
     """timm's tag, for source Timm: `dino`, `lvd142m`, ..."""
     url: Annotated[str, Field(max_length=1024)] = ""
@@ -53,7 +54,7 @@ class Foreground(Spec):
     )
 
     method: Literal["Otsu", "Saturation", "Masks", "None"] = "Otsu"
-    """Otsu (threshold on saturation, per slide), Saturation (eva's fixed threshold), Masks (your own images) or None (everywhere)."""
+    """Otsu (threshold on saturation, for each slide), Saturation (eva's fixed threshold), Masks (your own images) or None (everywhere)."""
     min_coverage: UnitInterval = 0.4
     """Share of a patch that must lie on tissue. Default: 0.4, as in arXiv 2404.15217."""
     masks_url: Annotated[str, Field(max_length=1024)] = ""
@@ -69,11 +70,12 @@ class Slides(Spec):
     index: Url
     """Folder of the slide index. Built on first use by the run's own pods, reused by every later run with the same slides."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the slides to use. Nested: the 1 % is inside the 10 %."""
+    """Share of the slides to use, 0 to 1. Nested: the 1 % is inside the 10 %. Default: 1, all of them."""
     exclude_column: Annotated[str, Field(max_length=128)] = ""
     """Manifest column; slides where it is true (1, true, yes) are left out, such as patients of an evaluation set. Empty: none."""
     max_bad_share: UnitInterval = 0.05
-    """Share of slides that may be unreadable before the run ends with exit code 41."""
+    """Share of slides (0 to 1) that may be unreadable before the run ends with exit code 41. Default: 0.05: a few
+    bad files are common in archives, many mean a wrong bucket."""
     foreground: Foreground = Foreground()
     """Which parts of a slide are tissue."""
     storage: Storage = Storage()
@@ -86,7 +88,7 @@ class Magnification(Spec):
     mpp: PositiveFloat
     """Micrometres a pixel: 0.25 is 40x, 0.5 is 20x, 1.0 is 10x, 2.0 is 5x."""
     weight: PositiveFloat = 1.0
-    """Relative frequency, renormalised over the magnifications that a slide really has."""
+    """Relative frequency, renormalised over the magnifications that a slide really has. Default: 1, all equally often."""
 
 
 class Patches(Spec):
@@ -104,11 +106,12 @@ class Patches(Spec):
     mpp_tolerance: Annotated[float, Field(ge=0, le=0.25)] = 0.05
     """Relative; a level this close to the wanted resolution is read as it is. Default: 0.05, scanners scatter by 0.02."""
     coordinates: Literal["Free", "Grid"] = "Free"
-    """Free: uniform over the tissue, as in the paper. Grid: whole stored tiles, cheaper to read."""
+    """Free: uniform over the tissue, as in arXiv 2404.15217. Grid: whole stored tiles, cheaper to read. Default: Free."""
     per_slide: Annotated[int, Field(ge=1)] | None = None
     """At most this many distinct patches a slide, for ablations. Null: no limit."""
     window_steps: Annotated[int, Field(ge=1, le=1024)] = 16
-    """A slot of the batch keeps its slide for this many steps, one new patch each: fewer, larger requests."""
+    """A slot of the batch keeps its slide for this many steps, one new patch each: fewer, larger requests. 1 draws a new slide every
+    step."""
 
 
 class Crops(Spec):
@@ -123,15 +126,15 @@ class Crops(Spec):
     )
 
     global_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
-    """Edge of the two global crops in pixels; a multiple of the model's patch size."""
+    """Edge of the two global crops in pixels; a multiple of the model's patch size. Default: 224, the input of timm's ViTs."""
     global_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.4, 1.0]
-    """Smallest and largest share of the patch's area. Default: DINO's; DINOv2 uses [0.32, 1]."""
+    """Smallest and largest share of the patch's area. Default: [0.4, 1], DINO's; DINOv2 uses [0.32, 1]."""
     local_count: Annotated[int, Field(ge=0, le=32)] = 8
-    """Number of local crops."""
+    """Number of local crops of a patch. Default: 8, DINO's and DINOv2's."""
     local_size_px: Annotated[int, Field(ge=16, le=1024)] = 96
-    """Edge of a local crop in pixels; a multiple of the model's patch size (98 for /14)."""
+    """Edge of a local crop in pixels; a multiple of the model's patch size (98 for /14). Default: 96, DINO's."""
     local_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.05, 0.4]
-    """Smallest and largest share of the patch's area. Default: DINO's; DINOv2 uses [0.05, 0.32]."""
+    """Smallest and largest share of the patch's area. Default: [0.05, 0.4], DINO's; DINOv2 uses [0.05, 0.32]."""
 
 
 class Augmentation(Spec):
@@ -167,12 +170,17 @@ class Training(Spec):
             "training.warmupSteps must not exceed training.steps",
             lambda t: t.warmup_steps is None or t.warmup_steps <= t.steps,
         ),
+        Rule(
+            "self.maskRatio[0] <= self.maskRatio[1]",
+            "training.maskRatio is [smallest, largest] share of masked tokens: write the smaller first",
+            lambda t: t.mask_ratio[0] <= t.mask_ratio[1],
+        ),
     )
 
     steps: Annotated[int, Field(ge=1, le=100_000_000)] = 125_000
     """Optimizer steps of the whole run. Default: 125,000, 100 of DINOv2's epochs."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Patches in a step over all processes: stays the same when the number of nodes changes."""
+    """Patches in a step over all processes: stays the same when the number of nodes changes. Default: 256, as in arXiv 2404.15217."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Patches that a process takes at once; the rest follows by gradient accumulation. Null: all of its share."""
     loss_group_size: Annotated[int, Field(ge=1)] | None = None
@@ -180,7 +188,8 @@ class Training(Spec):
     normalization: Normalization = Normalization()
     """Channel statistics; they travel with the exported model."""
     precision: common.Precision = "BFloat16"
-    """Arithmetic of the forward pass; weights and optimizer are float32. On a CPU, Float32 is faster."""
+    """Arithmetic of the forward pass; weights and optimizer are float32. Default: BFloat16, right for GPUs since 2020; on a CPU,
+    Float32 is faster."""
     deterministic: bool = False
     """Bitwise repeatable on a GPU, slower. On a CPU a run is repeatable anyway."""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
@@ -188,37 +197,37 @@ class Training(Spec):
     learning_rate: PositiveFloat | None = None
     """Peak learning rate. Null: the reference's rule, 5e-4 * batchSize / 256 for DINO, 4e-3 * sqrt(batchSize / 1024) for DINOv2."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine. Default: 1e-6, DINO's and DINOv2's."""
     warmup_steps: Steps | None = None
     """Linear warm-up from 0. Null: 10 % of steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.04
-    """Weight decay at the start (not on biases and norms)."""
+    """Weight decay at the start (not on biases and norms). Default: 0.04, DINO's and DINOv2's."""
     weight_decay_end: Annotated[float, Field(ge=0)] = 0.4
-    """Weight decay at the end of its cosine."""
+    """Weight decay at the end of its cosine. Default: 0.4, DINO's and DINOv2's."""
     teacher_momentum: UnitInterval | None = None
     """EMA momentum of the teacher at the start, cosine to 1. Null: 0.996 for DINO (0.9995 is advised at batch 256), 0.992 for DINOv2."""
     teacher_temperature_start: PositiveFloat = 0.04
-    """Teacher temperature at the first step."""
+    """Teacher temperature at the first step. Default: 0.04, DINO's and DINOv2's."""
     teacher_temperature: PositiveFloat | None = None
     """Teacher temperature after its warm-up. Null: 0.04 for DINO, 0.07 for DINOv2."""
     teacher_temperature_warmup_steps: Steps | None = None
     """Length of that linear warm-up. Null: 30 % of steps."""
     student_temperature: PositiveFloat = 0.1
-    """Student temperature."""
+    """Student temperature. Default: 0.1, DINO's and DINOv2's."""
     center_momentum: UnitInterval = 0.9
-    """EMA momentum of the teacher's centre."""
+    """EMA momentum of the teacher's centre. Default: 0.9, DINO's."""
     prototypes: Annotated[int, Field(ge=2, le=1_048_576)] = 65536
-    """Output width of the projection head (K)."""
+    """Output width of the projection head (K). Default: 65,536, DINO's and DINOv2's."""
     head_hidden_width: Annotated[int, Field(ge=1, le=65536)] = 2048
-    """Hidden width of the projection head."""
+    """Hidden width of the projection head. Default: 2,048, DINO's."""
     head_bottleneck_width: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Width of the normalised bottleneck before the prototypes."""
+    """Width of the normalised bottleneck before the prototypes. Default: 256, DINO's and DINOv2's."""
     norm_last_layer: bool = True
-    """Keep the prototypes' norm at 1 (DINO): more stable; false may score better for ViT-S."""
+    """Keep the prototypes' norm at 1 (DINO). Default: true, more stable; false may score better for ViT-S."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the student. Null: 0.1 for DINO, 0.3 for DINOv2."""
     clip_grad: Annotated[float, Field(ge=0)] = 3.0
-    """Largest gradient norm of each parameter (DINO); 0 turns it off."""
+    """Largest gradient norm of each parameter; 0 turns it off. Default: 3, DINO's."""
     freeze_last_layer_steps: Steps | None = None
     """Steps without an update of the prototypes. Null: 1 % of steps."""
     crops: Crops = Crops()
@@ -226,15 +235,15 @@ class Training(Spec):
     augmentation: Augmentation = Augmentation()
     """Extras, off by default."""
     koleo_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the KoLeo regulariser (DINOv2 only)."""
+    """Weight of the KoLeo regulariser (DINOv2 only). Default: 0.1, DINOv2's."""
     ibot_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the masked-token loss (DINOv2 only)."""
+    """Weight of the masked-token loss (DINOv2 only). Default: 1, DINOv2's."""
     mask_probability: UnitInterval = 0.5
-    """Share of global crops that are masked (DINOv2 only)."""
+    """Share of global crops that are masked (DINOv2 only). Default: 0.5, DINOv2's."""
     mask_ratio: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.1, 0.5]
-    """Smallest and largest share of masked tokens in such a crop (DINOv2 only)."""
+    """Smallest and largest share of masked tokens in such a crop (DINOv2 only). Default: [0.1, 0.5], DINOv2's."""
     centering: Literal["Softmax", "SinkhornKnopp"] = "Softmax"
-    """How teacher outputs are balanced (DINOv2 only)."""
+    """How teacher outputs are balanced (DINOv2 only). Default: Softmax (a moving centre), as in DINO."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Learning rate factor from a block to the one below. Null: 1 for DINO, 0.9 for DINOv2."""
     patch_embed_lr_multiplier: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -244,7 +253,7 @@ class Training(Spec):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about 30 % more time."""
     monitor_every_steps: Annotated[int, Field(ge=1)] = 500
-    """How often RankMe and ODCorr are measured on a fixed set of patches."""
+    """Steps between measurements of RankMe and ODCorr on a fixed set of patches."""
 
 
 class Checkpoints(Spec):
@@ -253,7 +262,7 @@ class Checkpoints(Spec):
     url: Url
     """Folder in a bucket (or a shared disk). Give each run its own."""
     every_steps: Annotated[int, Field(ge=1)] = 2500
-    """Steps between checkpoints: what a crash can cost."""
+    """Steps between checkpoints: what a crash can cost. Default: 2,500, two of DINOv2's epochs."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
     """How many of the latest to keep; the best by evaluation is always kept."""
     storage: Storage | None = None
@@ -289,6 +298,11 @@ class PretrainSpec(Spec):
             "self.evaluations.all(e, e.everySteps % self.checkpoints.everySteps == 0)",
             "evaluations[].everySteps must be a multiple of checkpoints.everySteps: only checkpoints can be evaluated",
             lambda s: all(e.every_steps % s.checkpoints.every_steps == 0 for e in s.evaluations),
+        ),
+        Rule(
+            "self.evaluations.all(e, self.evaluations.exists_one(f, f.name == e.name))",
+            "evaluations[].name must be unique: child resources are named after it",
+            lambda s: len({e.name for e in s.evaluations}) == len(s.evaluations),
         ),
         Rule(
             "self.checkpoints.url == oldSelf.checkpoints.url",

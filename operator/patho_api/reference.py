@@ -1,5 +1,6 @@
 """CustomResourceDefinitions -> the API reference in Markdown (docs/api.md), one table for each object."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -70,9 +71,14 @@ def _bounds(field: Json) -> str:
 
 
 def _default(field: Json) -> str:
-    """A default worth a look: not the empty string, list or object, which the text explains."""
+    """A default worth a look: not an empty one, which the text explains, nor an object's, which follows from its fields."""
     value = field.get("default")
-    return "" if value in (None, "", [], {}) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "" if isinstance(value, dict) or value in (None, "", []) else f"`{literal(value)}`"
+
+
+def literal(value: Any) -> str:
+    """A value as people write it in YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cell(text: str) -> str:
