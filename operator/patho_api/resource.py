@@ -1,6 +1,7 @@
 """A PathoPretrain or PathoEval as read from YAML or from the API server."""
 
 import dataclasses
+import json
 import re
 from typing import Any
 
@@ -47,7 +48,8 @@ def parse(body: dict[str, Any]) -> Resource:
             f"at most {names.MAX_NAME_LENGTH} characters, because pods are named after it"
         )
     try:
-        spec = SPECS[kind].model_validate(body.get("spec") or {})
+        # through JSON and strict, because that is how the API server reads: "100" is not a number, null is as good as absent
+        spec = SPECS[kind].model_validate_json(json.dumps(body.get("spec") or {}, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise InvalidResource("\n".join(sentences(error))) from error
     return Resource(
