@@ -1,0 +1,105 @@
+"""timm's vision transformers as backbones, and the network of a student or a teacher.
+
+V views (crops of one patch), B patches, D width, K prototypes, L residual branches.
+"""
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from patho_api import pretrain
+from timm.models import vision_transformer
+from torch import nn
+from torch.utils import checkpoint
+
+from patho_trainer import errors
+from patho_trainer.models import drop_path as drop_paths
+
+Backbone = vision_transformer.VisionTransformer
+
+
+def create(architecture: str, *, img_size_px: int | None = None, drop_path: float = 0.0, **options: Any) -> Backbone:
+    """A timm ViT without classifier that takes any image size; `img_size_px` sets the grid of its position embedding.
+
+    Raises InvalidConfiguration for a name that timm does not know or that is not a plain ViT.
+    """
+    name = architecture.partition(".")[0]
+    if not timm.is_model(name):
+        raise errors.InvalidConfiguration(f"model.architecture: timm has no model {architecture!r}{_similar(architecture)}")
+    if timm.model_entrypoint(name).__module__ != vision_transformer.__name__:
+        raise errors.InvalidConfiguration(
+            f"model.architecture: {architecture} is not a plain vision transformer of timm: use one such as vit_small_patch16_224"
+        )
+    size = {} if img_size_px is None else {"img_size": img_size_px}
+    return timm.create_model(architecture, num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path, **size, **options)
+
+
+def _similar(architecture: str) -> str:
+    close = difflib.get_close_matches(architecture, timm.list_models("vit_*"), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models('vit_*')` lists what there is"
+
+
+def check_crops(architecture: str, crops: pretrain.Crops) -> None:
+    """Raise InvalidConfiguration for an unknown architecture, or crops that its patches do not tile. Allocates no weights."""
+    with torch.device("meta"):
+        patch_px = create(architecture).patch_embed.patch_size[0]
+    for field, size_px in (("globalSizePx", crops.global_size_px), ("localSizePx", crops.local_size_px)):
+        if size_px % patch_px:
+            near = max(patch_px, round(size_px / patch_px) * patch_px)
+            raise errors.InvalidConfiguration(
+                f"training.crops.{field}: {size_px} is not a multiple of {architecture}'s patch size {patch_px}: use {near}"
+            )
+
+
+class Network(nn.Module):
+    """A backbone and its head; named as in the references' checkpoints (`backbone.`, `head.`)."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.activation_checkpointing = activation_checkpointing
+        drop_paths.adopt(backbone)
+
+    @property
+    def drop_rates(self) -> list[float]:
+        """Rates of the L residual branches that may be dropped."""
+        return [module.rate for module in self.backbone.modules() if isinstance(module, drop_paths.DropPath)]
+
+    def forward(self, crops_VBCHW: Sequence[torch.Tensor], drop_scales_LVB: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (V, B, K) of V crops, each (B, 3, size, size): one packed pass per run of equal sizes, one through the head."""
+        features = []
+        for _, group in itertools.groupby(range(len(crops_VBCHW)), key=lambda view: crops_VBCHW[view].shape[-1]):
+            views = list(group)
+            scales = None if drop_scales_LVB is None else drop_scales_LVB[:, views[0] : views[-1] + 1].flatten(1)
+            images = torch.cat([crops_VBCHW[view] for view in views])
+            features.append(forward_features(self.backbone, images, scales, self.activation_checkpointing))
+        return self.head(torch.cat(features)).unflatten(0, (len(crops_VBCHW), -1))
+
+
+def forward_features(
+    backbone: Backbone, images: torch.Tensor, drop_scales_LB: torch.Tensor | None = None, activation_checkpointing: bool = False
+) -> torch.Tensor:
+    """Pooled features (B, D) as `backbone(images)` computes them, with given drop-path scales.
+
+    The loop over blocks is ours because scales must be set inside the checkpointed function: it runs again in the backward pass.
+    """
+    x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(images))))
+    first = 0
+    for block in backbone.blocks:
+        paths = [module for module in block.modules() if isinstance(module, drop_paths.DropPath)]
+        scales = None if drop_scales_LB is None else drop_scales_LB[first : first + len(paths)]
+        first += len(paths)
+        if activation_checkpointing and torch.is_grad_enabled():
+            x = checkpoint.checkpoint(_run_block, block, paths, scales, x, use_reentrant=False)
+        else:
+            x = _run_block(block, paths, scales, x)
+    return backbone.forward_head(backbone.norm(x))
+
+
+def _run_block(block: nn.Module, paths: list[drop_paths.DropPath], scales: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    for i, path in enumerate(paths):
+        path.scale_B = None if scales is None else scales[i]
+    return block(x)
