@@ -1,0 +1,49 @@
+{{/* Name of everything in the release: the release's own name if it says pathoscale. */}}
+{{- define "pathoscale.name" -}}
+{{- if contains "pathoscale" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-pathoscale" (.Release.Name | trunc 39) }}{{ end -}}
+{{- end -}}
+
+{{- define "pathoscale.selector" -}}
+app.kubernetes.io/name: pathoscale-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "pathoscale.labels" -}}
+{{ include "pathoscale.selector" . }}
+app.kubernetes.io/part-of: pathoscale
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "pathoscale.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "pathoscale.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end -}}
+{{- end -}}
+
+{{/* What the operator does in the namespaces it watches, and nothing more. */}}
+{{- define "pathoscale.rules" -}}
+- apiGroups: [pathoscale.dev]
+  resources: [pathopretrains, pathoevals]
+  verbs: [get, list, watch, delete]   # delete: ttlSecondsAfterFinished
+- apiGroups: [pathoscale.dev]
+  resources: [pathopretrains/status, pathoevals/status]
+  verbs: [patch]
+- apiGroups: [pathoscale.dev]
+  resources: [pathopretrains/finalizers, pathoevals/finalizers]
+  verbs: [update]                     # owner references that block deletion, where the cluster enforces that permission
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, delete]   # the Job controller creates them
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]                      # pods on dead nodes
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
