@@ -1,0 +1,263 @@
+"""Bytes from and to buckets: retries, counters, plain errors. obstore is the transport."""
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import obstore
+from patho_api import common
+
+from patho_trainer import errors
+from patho_trainer.data import faults, stores, urls
+
+# the names under which other modules catch them
+NotFound, AccessDenied, AlreadyExists, Transient = faults.NotFound, faults.AccessDenied, faults.AlreadyExists, faults.Transient
+
+T = TypeVar("T")
+Buffer = memoryview
+TRIES = 3  # each with the transport's own retries inside
+CHUNK_BYTES = 16 * 2**20  # of a download
+TRANSPORT_ERRORS = (obstore.exceptions.BaseError, OSError, Transient)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectInfo:
+    """An object: size in bytes; `etag` changes when the content does (entity tag without quotes)."""
+
+    url: str
+    size: int
+    etag: str
+
+
+class Bucket:
+    """Reads and writes objects by url; one of these serves any number of buckets that share credentials. Thread-safe.
+
+    Every method raises NotFound, AccessDenied, InvalidConfiguration or, after retries with backoff, Transient.
+    `requests` counts (scheme, outcome) with outcome ok, retried or failed; `received` counts bytes by scheme.
+    """
+
+    def __init__(
+        self, storage: common.Storage | None = None, secret_dir: str | None = None, *, options: Mapping[str, str] | None = None
+    ) -> None:
+        """`secret_dir` defaults to $PATHO_STORAGE_SECRET_DIR; `options` are further options of obstore's, credentials included."""
+        self._storage = storage or common.Storage()
+        self._secret_dir = secret_dir
+        self._options = dict(options or {})
+        self._stores: dict[tuple[str, str], Any] = {}
+        self._proven: set[str] = set()
+        self._lock = threading.Lock()
+        self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.received: collections.Counter[str] = collections.Counter()
+
+    def read(self, url: str) -> bytes:
+        """All bytes of an object."""
+        store, path = self._store(url)
+        data = bytes(self._call(url, lambda: store.get(path).bytes()))
+        self._receive(url, len(data))
+        return data
+
+    def read_ranges(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
+        """`sizes[i]` bytes from `starts[i]`, for all i at once; ranges that touch become one request. A size of 0 gives no bytes."""
+        store, path = self._store(url)
+        wanted = _Ranges(url, starts, sizes)
+        if wanted.starts:
+            wanted.accept(self._call(url, lambda: wanted.checked(store.get_ranges(path, **wanted.arguments)), wanted.requests))
+        self._receive(url, sum(sizes))
+        return wanted.buffers
+
+    async def read_ranges_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
+        """As `read_ranges`, as a coroutine: many of these may be in flight."""
+        store, path = self._store(url)
+        wanted = _Ranges(url, starts, sizes)
+
+        async def get() -> list[Buffer]:
+            return wanted.checked(await store.get_ranges_async(path, **wanted.arguments))
+
+        if wanted.starts:
+            wanted.accept(await self._call_async(url, get, wanted.requests))
+        self._receive(url, sum(sizes))
+        return wanted.buffers
+
+    def head(self, url: str) -> ObjectInfo:
+        """Size and etag of an object."""
+        store, path = self._store(url)
+        meta = self._call(url, lambda: store.head(path))
+        return ObjectInfo(url, meta["size"], _etag(meta))
+
+    def exists(self, url: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.head(url)
+        except NotFound:
+            return False
+        return True
+
+    def list(self, prefix_url: str) -> Sequence[ObjectInfo]:
+        """All objects under a folder, recursively, sorted by url. A folder that does not exist is empty."""
+        address = urls.parse(prefix_url)
+        if address.scheme in urls.WEB:
+            raise errors.InvalidConfiguration(f"{prefix_url}: a web server cannot be listed: give a manifest with the slides' urls")
+        store, path = self._store(prefix_url)
+        pages = self._call(prefix_url, lambda: tuple(store.list(path.rstrip("/") or None)))
+        found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for page in pages for meta in page)
+        return sorted(found, key=lambda o: o.url)
+
+    def glob(self, pattern: str) -> Sequence[ObjectInfo]:
+        """Objects whose url matches; `*` stays inside a folder, `**/` crosses folders."""
+        address = urls.parse(pattern)
+        whole = address.url_of(address.path)
+        regex = urls.glob_regex(whole)
+        return [found for found in self.list(urls.glob_folder(whole)) if regex.fullmatch(found.url)]
+
+    def check(self, url: str) -> None:
+        """Reach the bucket of `url` once, in seconds. Raises InvalidConfiguration (wrong bucket, wrong or missing credentials)."""
+        if urls.parse(url).scheme not in (*urls.WEB, "file"):
+            store, path = self._store(url)
+            folder = path.rpartition("/")[0] or None
+            self._call(url, lambda: next(iter(store.list(folder, chunk_size=1)), None))
+
+    def download(self, url: str, path: str | os.PathLike[str]) -> None:
+        """Copy an object to a file, in parallel chunks; the file appears whole or not at all."""
+        size = self.head(url).size
+        partial = f"{os.fspath(path)}.{os.getpid()}.{threading.get_ident()}.partial"
+        with open(partial, "wb") as file, concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for chunks in _chunks(size):
+                file.writelines(pool.map(lambda chunk: self.read_ranges(url, [chunk[0]], [chunk[1]])[0], chunks))
+        os.replace(partial, path)
+
+    def write(self, url: str, data: bytes, *, if_absent: bool = False) -> None:
+        """Write an object. `if_absent`: only where there is none; raises AlreadyExists otherwise."""
+        store, path = self._store(url)
+        mode: Any = {"mode": "create", "use_multipart": False} if if_absent else {}
+        self._call(url, lambda: store.put(path, data, **mode))
+
+    def upload(self, path: str | os.PathLike[str], url: str) -> None:
+        """Copy a file to an object, in parts."""
+        store, target = self._store(url)
+
+        def put() -> None:
+            with open(path, "rb") as file:
+                store.put(target, file)
+
+        self._call(url, put)
+
+    def delete(self, targets: Iterable[str]) -> None:
+        """Delete objects; one that does not exist is no error."""
+        for url in targets:
+            store, path = self._store(url)
+            try:
+                self._call(url, lambda store=store, path=path: store.delete(path))  # type: ignore[misc]  # bound now, not at the end
+            except NotFound:
+                continue
+
+    def _store(self, url: str) -> tuple[Any, str]:
+        address = urls.parse(url)
+        key = (address.scheme, address.root)
+        with self._lock:
+            if key not in self._stores:
+                self._stores[key] = stores.open_store(address, self._storage, self._secret_dir, self._options)
+            return self._stores[key], address.path
+
+    def _call(self, url: str, operation: Callable[[], T], requests: int = 1) -> T:
+        for attempt in range(1, TRIES + 1):
+            try:
+                result = operation()
+            except TRANSPORT_ERRORS as error:
+                self._fail(url, error, last=attempt == TRIES)
+                time.sleep(_pause_seconds(attempt))
+            else:
+                self._succeed(url, requests)
+                return result
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _call_async(self, url: str, operation: Callable[[], Awaitable[T]], requests: int) -> T:
+        for attempt in range(1, TRIES + 1):
+            try:
+                result = await operation()
+            except TRANSPORT_ERRORS as error:
+                self._fail(url, error, last=attempt == TRIES)
+                await asyncio.sleep(_pause_seconds(attempt))
+            else:
+                self._succeed(url, requests)
+                return result
+        raise AssertionError("the last attempt returns or raises")
+
+    def _fail(self, url: str, error: Exception, *, last: bool) -> None:
+        """Count a failure; raise unless another attempt may help."""
+        address = urls.parse(url)
+        fault = error if isinstance(error, Transient) else faults.explain(error, url, proven=address.base in self._proven)
+        final = last or not isinstance(fault, Transient)
+        with self._lock:
+            self.requests[address.scheme, "failed" if final else "retried"] += 1
+        if final:
+            raise fault from error
+
+    def _succeed(self, url: str, requests: int) -> None:
+        address = urls.parse(url)
+        with self._lock:
+            self._proven.add(address.base)
+            self.requests[address.scheme, "ok"] += requests
+
+    def _receive(self, url: str, count: int) -> None:
+        with self._lock:
+            self.received[urls.parse(url).scheme] += count
+
+
+class _Ranges:
+    """Wanted byte ranges without the empty ones, which stores refuse."""
+
+    def __init__(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> None:
+        self._url = url
+        self._sizes = [int(s) for s in sizes]
+        self._kept = [i for i, size in enumerate(self._sizes) if size]
+        self.starts = [int(starts[i]) for i in self._kept]
+        self.buffers = [memoryview(b"") for _ in self._sizes]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"starts": self.starts, "lengths": [self._sizes[i] for i in self._kept], "coalesce": 0}
+
+    @property
+    def requests(self) -> int:
+        """How many requests these are, those that touch joined."""
+        spans = sorted((int(start), int(start) + self._sizes[i]) for start, i in zip(self.starts, self._kept, strict=True))
+        end, count = -1, 0
+        for start, stop in spans:
+            count += start > end
+            end = max(end, stop)
+        return count
+
+    def checked(self, found: Sequence[Any]) -> list[Buffer]:
+        """Stores hand back less where a connection ends early: an error to be retried."""
+        for i, buffer in zip(self._kept, found, strict=True):
+            if len(buffer) != self._sizes[i]:
+                raise Transient(f"{self._url}: a body of {len(buffer)} bytes where {self._sizes[i]} were asked for")
+        return [memoryview(buffer) for buffer in found]
+
+    def accept(self, found: Sequence[Buffer]) -> None:
+        for i, buffer in zip(self._kept, found, strict=True):
+            self.buffers[i] = buffer
+
+
+def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:
+    """(start, bytes) of a download, four at a time."""
+    starts = range(0, size, CHUNK_BYTES)
+    for i in range(0, len(starts), 4):
+        yield [(start, min(CHUNK_BYTES, size - start)) for start in starts[i : i + 4]]
+
+
+def _etag(meta: Mapping[str, Any]) -> str:
+    """One spelling: listings and heads of the same server differ in quotes."""
+    return str(meta["e_tag"] or meta.get("last_modified") or "").removeprefix("W/").strip('"')
+
+
+def _pause_seconds(attempt: int) -> float:
+    """Exponential backoff with jitter, so that a fleet does not come back at once."""
+    return float(0.25 * 2**attempt * (0.5 + random.random()))

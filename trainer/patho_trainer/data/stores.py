@@ -1,0 +1,88 @@
+"""Opens obstore's store of a bucket with the credentials that the run was given; they are never logged nor part of a message."""
+
+import datetime
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import obstore
+from obstore import store as obstores
+from patho_api import common, names
+
+from patho_trainer import errors
+from patho_trainer.data import emulator, urls
+
+# key of the secret (a file of that name) -> obstore's option, by scheme
+SECRET_KEYS = {
+    "gs": {"key.json": "service_account"},
+    "s3": {"access_key_id": "access_key_id", "secret_access_key": "secret_access_key", "session_token": "token"},
+    "az": {"account_name": "account_name", "account_key": "account_key", "sas_token": "sas_key"},
+}
+NEEDED_KEYS = {"gs": ("key.json",), "s3": ("access_key_id", "secret_access_key"), "az": ("account_name",)}
+ENDPOINT_OPTION = {"gs": "base_url", "s3": "endpoint", "az": "endpoint"}
+RETRIES = {
+    "max_retries": 4,
+    "backoff": {"init_backoff": datetime.timedelta(milliseconds=200), "max_backoff": datetime.timedelta(seconds=5), "base": 2},
+    "retry_timeout": datetime.timedelta(seconds=60),
+}
+# A request may be long (a large object), but not silent: `read_timeout` is the longest wait for the next bytes.
+TIMEOUTS = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "15m"}
+
+
+def secret_options(scheme: str, storage: common.Storage, secret_dir: str | None) -> dict[str, str]:
+    """Options out of the mounted secret. Raises InvalidConfiguration where the secret or one of its keys is missing."""
+    folder = secret_dir or os.environ.get(names.ENV_SECRET_DIR, "")
+    if scheme not in SECRET_KEYS or not (folder or storage.secret_name):
+        return {}
+    where = f"storage.secretName {storage.secret_name!r}" if storage.secret_name else f"secret folder {folder}"
+    if not os.path.isdir(folder):
+        raise errors.InvalidConfiguration(
+            f"{where} is not mounted at {folder or '$' + names.ENV_SECRET_DIR}: create the secret in the run's namespace, "
+            f"or point {names.ENV_SECRET_DIR} to a folder with its files"
+        )
+    missing = [key for key in NEEDED_KEYS[scheme] if not os.path.isfile(os.path.join(folder, key))]
+    if missing:
+        raise errors.InvalidConfiguration(f"{where} has no key {', '.join(missing)}, which {scheme}:// needs: add it to the secret")
+    if scheme == "gs":
+        return {"service_account": os.path.join(folder, "key.json")}
+    found = {option: _text(os.path.join(folder, key)) for key, option in SECRET_KEYS[scheme].items()}
+    return {option: value for option, value in found.items() if value}
+
+
+def _text(path: str) -> str:
+    if not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def options(address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]) -> dict[str, Any]:
+    """All of obstore's options for a cloud bucket."""
+    config: dict[str, Any] = dict(storage.options) | dict(extra)
+    if storage.endpoint:
+        config[ENDPOINT_OPTION[address.scheme]] = storage.endpoint.rstrip("/")
+    if address.scheme == "s3" and (storage.region or not os.environ.get("AWS_REGION")):
+        config.setdefault("region", storage.region or "us-east-1")
+    if storage.anonymous:
+        return config | {"skip_signature": True}
+    return config | secret_options(address.scheme, storage, secret_dir)
+
+
+def open_store(address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]) -> Any:
+    """The store of one bucket, host, or this machine's disk. Makes no request."""
+    if address.scheme == "file":
+        return obstores.LocalStore("/")
+    clear = address.scheme == "http" or storage.endpoint.startswith("http://")
+    client = {**TIMEOUTS, "allow_http": clear}
+    if address.scheme in urls.WEB:
+        return obstores.HTTPStore(address.base, client_options=client, retry_config=RETRIES)
+    kind = {"gs": obstores.GCSStore, "s3": obstores.S3Store, "az": obstores.AzureStore}[address.scheme]
+    config = options(address, storage, secret_dir, extra)
+    try:
+        store = kind(address.root, config=config, client_options=client, retry_config=RETRIES)
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise errors.InvalidConfiguration(
+            f"{address.base}: storage cannot be set up: {str(error).splitlines()[0]} Check storage.options and the secret's keys."
+        ) from error
+    emulated = address.scheme == "gs" and storage.endpoint
+    return emulator.EmulatedStore(store, storage.endpoint.rstrip("/"), address.root) if emulated else store
