@@ -1,0 +1,199 @@
+"""The sampler: a pure function from a step to the patches of its global batch."""
+
+import collections
+import time
+
+import numpy as np
+import pytest
+import scipy.stats
+from patho_trainer import errors
+from patho_trainer.data import draws, places, sampler
+
+from tests.trainer.data.values import MAGNIFICATIONS, make_catalog, make_levels, make_mask, make_slide, make_spec
+
+# (slide, mpp, level, x, y) of one step, written down when the rules were made: a change makes runs unrepeatable across releases
+GOLDEN = [(1, 1.0, 1, 1012, 503), (2, 0.5, 0, 3351, 4185), (5, 2.0, 1, 855, 728)]
+
+
+def coverage(mask, slide, request):
+    """Share of a patch on the mask, counted pixel by pixel."""
+    per_mask_px = slide.width / mask.shape[1]
+    edge = request.source_px * slide.levels[request.level].downsample
+    x, y = (corner * slide.levels[request.level].downsample for corner in (request.x, request.y))
+    fine = np.arange(64) / 64 * edge
+    rows, columns = ((start + fine) / per_mask_px for start in (y, x))
+    return mask[np.ix_(rows.astype(int), columns.astype(int))].mean()
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers_of_its_authors(counter, key, words):  # Random123 1.14, kat_vectors, philox4x32 10
+    assert tuple(int(w) for w in draws.philox(tuple(np.uint64(c) for c in counter), key)) == words
+
+
+def test_the_same_step_gives_the_same_batch_whatever_was_asked_before():
+    spec = make_spec()
+    first = sampler.requests(make_catalog(20), spec, 0, 17)
+    other = make_catalog(20)
+    for step in (3, 400, 16):
+        sampler.requests(other, spec, 0, step)
+    assert sampler.requests(other, spec, 0, 17) == first
+    assert [r.slot for r in first] == list(range(8))
+
+
+def test_another_seed_gives_other_patches():
+    catalog, spec = make_catalog(20), make_spec()
+    assert sampler.requests(catalog, spec, 0, 5) != sampler.requests(catalog, spec, 1, 5)
+
+
+def test_the_golden_step_has_not_changed():
+    requests = sampler.requests(make_catalog(20), make_spec(batch_size=3), 7, 1000)
+    assert [(r.slide, r.mpp, r.level, r.x, r.y) for r in requests] == GOLDEN
+
+
+@pytest.mark.parametrize("coordinates", ["Free", "Grid"])
+def test_patches_lie_on_the_slide_and_on_tissue(coordinates):
+    catalog, spec = make_catalog(6), make_spec(patches={"coordinates": coordinates}, slides={"foreground": {"minCoverage": 0.4}})
+    requests = [r for step in range(60) for r in sampler.requests(catalog, spec, 0, step)]
+    for r in requests:
+        level = catalog.slides[r.slide].levels[r.level]
+        assert 0 <= r.x <= level.width - r.source_px
+        assert 0 <= r.y <= level.height - r.source_px
+    shares = [coverage(make_mask(catalog.slides[r.slide]), catalog.slides[r.slide], r) for r in requests]
+    assert min(shares) > 0.4 - 0.02  # counted on 64 x 64 points
+
+
+def test_free_corners_are_spread_evenly_over_the_slide():
+    catalog = make_catalog(4, mask=lambda slide: np.ones_like(make_mask(slide)))
+    spec = make_spec(batch_size=64, patches={"magnifications": [{"mpp": 0.25}]})
+    xs = [r.x for step in range(40) for r in sampler.requests(catalog, spec, 0, step)]
+    assert scipy.stats.kstest(xs, "uniform", args=(0, 8192 - 256 + 1)).pvalue > 0.01
+
+
+def test_grid_takes_whole_stored_tiles_of_native_levels():
+    catalog, spec = make_catalog(6), make_spec(patches={"coordinates": "Grid"})
+    requests = [r for step in range(40) for r in sampler.requests(catalog, spec, 0, step)]
+    assert {(r.x % 256, r.y % 256, r.source_px) for r in requests} == {(0, 0, 256)}
+    assert {r.mpp for r in requests} == {0.25, 1.0}  # 0.5 and 2.0 are stored nowhere
+
+
+def test_magnifications_come_as_often_as_they_weigh():
+    weights = [4, 2, 1, 1]
+    wanted = [{"mpp": mpp, "weight": weight} for mpp, weight in zip(MAGNIFICATIONS, weights, strict=True)]
+    catalog, spec = make_catalog(40), make_spec(batch_size=64, patches={"magnifications": wanted})
+    counts = collections.Counter(r.mpp for step in range(50) for r in sampler.requests(catalog, spec, 3, step))
+    observed = [counts[mpp] for mpp in MAGNIFICATIONS]
+    assert scipy.stats.chisquare(observed, np.array(weights) / 8 * sum(observed)).pvalue > 0.01
+
+
+def test_a_slide_that_lacks_a_magnification_shares_its_weight_among_the_others():
+    catalog = make_catalog([make_slide("a", make_levels(mpp=0.5), magnifications=(0.5, 1.0, 2.0))])
+    counts = collections.Counter(r.mpp for step in range(200) for r in sampler.requests(catalog, make_spec(), 0, step))
+    assert set(counts) == {0.5, 1.0, 2.0}
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("base_mpp", "wanted", "source_px", "mpp"),
+    [(0.2525, 0.25, 256, 0.2525), (0.2525, 0.5, 512, 0.505), (0.25, 2.0, 512, 2.0), (0.3, 0.5, 427, 0.3 * 427 / 256)],
+)
+def test_a_request_carries_the_actual_resolution(base_mpp, wanted, source_px, mpp):
+    catalog = make_catalog([make_slide("a", make_levels(mpp=base_mpp), magnifications=(wanted,))])
+    request = sampler.requests(catalog, make_spec(patches={"magnifications": [{"mpp": wanted}]}), 0, 0)[0]
+    assert request.source_px == source_px
+    assert request.mpp == pytest.approx(mpp, rel=0.005)
+
+
+def test_few_tissue_pixels_are_found_where_no_patch_sized_cell_has_enough():
+    def speck(slide):
+        mask = np.zeros_like(make_mask(slide))
+        mask[100:106, 123:129] = True
+        return mask
+
+    catalog = make_catalog([make_slide("a", magnifications=(0.25,))], mask=speck)
+    spec = make_spec(patches={"magnifications": [{"mpp": 0.25}]})
+    requests = [r for step in range(20) for r in sampler.requests(catalog, spec, 0, step)]
+    assert min(coverage(speck(catalog.slides[0]), catalog.slides[0], r) for r in requests) > 0.38
+    assert len({(r.x, r.y) for r in requests}) > 100
+
+
+def test_coverage_is_exact_to_the_fraction_of_a_pixel():
+    mask = np.random.default_rng(0).random((30, 41)) < 0.5
+    tissue = places.tissue(mask)
+    fine = np.kron(mask, np.ones((8, 8)))
+    for top, left, edge in ((0, 0, 30), (3.5, 7.25, 9.125), (20.125, 31.5, 9.5), (12, 40.5, 0.5)):
+        expected = fine[int(top * 8) : int((top + edge) * 8), int(left * 8) : int((left + edge) * 8)].mean()
+        assert tissue.coverage(top, left, edge, edge) == pytest.approx(expected)
+
+
+def test_per_slide_limits_the_distinct_patches_and_keys_them_by_slide():
+    catalog, spec = make_catalog(5), make_spec(patches={"perSlide": 7, "windowSteps": 4})
+    seen = collections.defaultdict(set)
+    for step in range(200):
+        for r in sampler.requests(catalog, spec, 0, step):
+            seen[r.slide].add((r.level, r.x, r.y, r.source_px))
+    assert [len(patches) for patches in seen.values()] == [7] * 5
+
+
+def test_small_fractions_lie_inside_larger_ones():
+    catalog = make_catalog(100)
+    chosen = [set(sampler.chosen(catalog, make_spec(slides={"fraction": f}))) for f in (0.01, 0.1, 0.55, 1.0)]
+    assert [len(c) for c in chosen] == [1, 10, 55, 100]
+    assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
+
+
+def test_slides_marked_in_the_exclude_column_are_left_out():
+    slides = [make_slide(f"s{i}", flags=frozenset({"heldout"} if i < 3 else ())) for i in range(10)]
+    spec = make_spec(slides={"excludeColumn": "heldout"})
+    chosen = sampler.chosen(make_catalog(slides, columns=("url", "heldout")), spec)
+    assert len(chosen) == 7
+    with pytest.raises(errors.InvalidConfiguration, match="no such column, only url"):
+        sampler.chosen(make_catalog(slides, columns=("url",)), spec)
+
+
+def test_an_index_without_a_usable_slide_is_an_error():
+    with pytest.raises(errors.DataNotFound, match="none of the 1 slides"):
+        sampler.chosen(make_catalog([make_slide("a", make_levels(mpp=8.0))]), make_spec())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+def test_replacements_visit_other_slides_and_end(count):
+    catalog, spec = make_catalog(count), make_spec(batch_size=2)
+    chain = [sampler.requests(catalog, spec, 0, 9)[1]]
+    while (following := sampler.replacement(catalog, spec, 0, chain[-1])) is not None:
+        chain.append(following)
+    assert [r.attempt for r in chain] == list(range(9))
+    assert chain[0].slide != chain[1].slide
+    assert {(r.step, r.slot) for r in chain} == {(9, 1)}
+
+
+@pytest.mark.parametrize(("batch_size", "group_size", "world_size"), [(8, 1, 3), (64, 8, 2), (256, 64, 4), (6, 6, 1)])
+def test_ranks_share_the_slots_in_whole_loss_groups(batch_size, group_size, world_size):
+    groups = batch_size // group_size
+    shares = [sampler.rank_slots(batch_size, groups, rank, world_size) for rank in range(world_size)]
+    assert sorted(slot for share in shares for slot in share) == list(range(batch_size))
+    owners = [{rank for rank, share in enumerate(shares) for slot in share if slot % groups == g} for g in range(groups)]
+    assert all(len(owner) == 1 for owner in owners)
+
+
+def test_more_processes_than_loss_groups_are_refused():
+    with pytest.raises(errors.InvalidConfiguration, match="5 processes share 4 loss groups"):
+        sampler.rank_slots(256, 4, 0, 5)
+
+
+def test_a_large_batch_is_drawn_quickly_once_its_slides_are_known():
+    catalog, spec = make_catalog(600), make_spec(batch_size=256)
+    sampler.requests(catalog, spec, 0, 0)
+    start = time.process_time()
+    sampler.requests(catalog, spec, 0, 0)
+    assert time.process_time() - start < 0.5  # takes about 0.006: a guard against a change of order

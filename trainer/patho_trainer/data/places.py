@@ -1,0 +1,143 @@
+"""Where on a slide a patch may lie: cells of accepted corners, and exact coverage of one patch. Pure: masks in, corners out."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from patho_trainer.data import catalog
+
+TRIES = 8  # corners that are drawn before the cell's centre is taken
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tissue:
+    """A foreground mask as kept while a slot uses it: one bit a pixel, rows padded to whole bytes."""
+
+    rows: int
+    columns: int
+    packed: NDArray[np.uint8]  # (rows, ceil(columns / 8))
+
+    def coverage(self, top: float, left: float, height: float, width: float) -> float:
+        """Share of a rectangle that lies on the mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
+        first, last = max(0, int(top)), min(self.rows, int(np.ceil(top + height)))
+        start, stop = max(0, int(left)), min(self.columns, int(np.ceil(left + width)))
+        if first >= last or start >= stop:
+            return 0.0
+        byte = start // 8
+        bits = np.unpackbits(self.packed[first:last, byte : -(-stop // 8)], axis=1)[:, start - byte * 8 : stop - byte * 8]
+        down, across = _overlaps(first, last, top, height), _overlaps(start, stop, left, width)
+        return float(down @ bits @ across) / (height * width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The accepted cells of one slide at one resolution, in pixels of the source level.
+
+    Free: the corners that fit on the slide are cut into equal cells of at most a patch; a corner is anywhere in its cell. Grid: a
+    cell is one corner, that of a stored tile.
+    """
+
+    source_px: int
+    columns: int
+    step: tuple[float, float]  # (x, y) from a cell to the next
+    limit: tuple[int, int]  # largest corner (x, y) that is on the slide
+    mask_scale: tuple[float, float]  # (x, y) mask pixels a pixel of the level
+    accepted: NDArray[np.int32]  # row * columns + column, ascending; never empty
+    free: bool
+
+    def corner(self, cell: float, across: float, down: float) -> tuple[int, int]:
+        """The corner (x, y) for three numbers in [0, 1): which cell, and where in it."""
+        row, column = divmod(int(self.accepted[int(cell * len(self.accepted))]), self.columns)
+        shift = (across, down) if self.free else (0.0, 0.0)
+        x, y = int((column + shift[0]) * self.step[0]), int((row + shift[1]) * self.step[1])
+        return min(x, self.limit[0]), min(y, self.limit[1])
+
+    def draw(self, tissue: Tissue, min_coverage: float, cells: Floats, across: Floats, down: Floats) -> tuple[int, int]:
+        """The first of TRIES corners that lies on enough tissue, else the centre of the last cell, which does."""
+        for k in range(TRIES):
+            x, y = self.corner(float(cells[k]), float(across[k]), float(down[k]))
+            if not self.free or self._coverage(tissue, x, y) >= min_coverage:
+                return x, y
+        return self.corner(float(cells[-1]), 0.5, 0.5)
+
+    def _coverage(self, tissue: Tissue, x: int, y: int) -> float:
+        across, down = self.mask_scale
+        return tissue.coverage(y * down, x * across, self.source_px * down, self.source_px * across)
+
+
+def tissue(mask: NDArray[np.bool_]) -> Tissue:
+    """Pack a mask of shape (rows, columns)."""
+    return Tissue(mask.shape[0], mask.shape[1], np.packbits(mask, axis=1))
+
+
+def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Sums of all pixels above and left of each pixel corner, shape (rows + 1, columns + 1)."""
+    return np.asarray(cv2.integral(mask.view(np.uint8)), dtype=np.int32)
+
+
+def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_coverage: float, *, free: bool) -> Places:
+    """The accepted cells of a level for patches of `source_px` level pixels; the slide must be at least that large.
+
+    A cell is accepted if the patch at its centre (Grid: at its corner) lies on enough tissue. Where cells of a patch's size find none,
+    smaller ones are tried, down to the mask's own pixels; if even those find none, the best covered cell is taken.
+    """
+    limit = level.width - source_px, level.height - source_px
+    scale = (sums.shape[1] - 1) / level.width, (sums.shape[0] - 1) / level.height
+    size = source_px * scale[0], source_px * scale[1]
+    cell_px = float(source_px)
+    while True:
+        steps, counts = _cells(level, source_px, cell_px, free=free)
+        lefts, tops = (_corners(counts[i], steps[i], limit[i], free=free) * scale[i] for i in (0, 1))
+        share = _shares(sums, tops, lefts, size)
+        accepted = np.flatnonzero(share >= min_coverage - 1e-9)
+        cell_px /= 2
+        if len(accepted) or not free or cell_px * min(scale) < 0.5:
+            break
+    if not len(accepted):
+        accepted = np.flatnonzero(share == share.max())
+    return Places(source_px, counts[0], steps, limit, scale, accepted.astype(np.int32), free)
+
+
+def _cells(level: catalog.Level, source_px: int, cell_px: float, *, free: bool) -> tuple[tuple[float, float], tuple[int, int]]:
+    """Steps (x, y) in pixels and counts (columns, rows) of the cells."""
+    extent = level.width - source_px + 1, level.height - source_px + 1
+    if free:
+        counts = tuple(int(np.ceil(e / cell_px)) for e in extent)
+        return (extent[0] / counts[0], extent[1] / counts[1]), (counts[0], counts[1])
+    step = level.tile_width or source_px, level.tile_height or source_px
+    return (float(step[0]), float(step[1])), ((extent[0] - 1) // step[0] + 1, (extent[1] - 1) // step[1] + 1)
+
+
+def _corners(count: int, step: float, limit: int, *, free: bool) -> Floats:
+    """The corners, along one axis, at which the cells are judged: whole pixels, as `Places.corner` gives them."""
+    middle = 0.5 if free else 0.0
+    return np.asarray(np.minimum(np.floor((np.arange(count) + middle) * step), limit), dtype=np.float64)
+
+
+def _shares(sums: NDArray[np.int32], tops: Floats, lefts: Floats, size: tuple[float, float]) -> Floats:
+    """Coverage of a patch at each pair (top, left), shape (len(tops), len(lefts)), exact: an integral image is bilinear in between."""
+    width, height = size
+    rows = _between(sums, tops + height, 0) - _between(sums, tops, 0)
+    columns: Floats = _between(rows, lefts + width, 1) - _between(rows, lefts, 1)
+    return columns / (width * height)
+
+
+def _between(sums: NDArray[np.int32] | Floats, at: Floats, axis: int) -> Floats:
+    """`sums` at fractional positions along an axis, by linear interpolation."""
+    at = np.minimum(at, sums.shape[axis] - 1)
+    low = np.minimum(at.astype(np.int64), sums.shape[axis] - 2)
+    part = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+    below, above = np.take(sums, low, axis=axis), np.take(sums, low + 1, axis=axis)
+    return np.asarray(below + part * (above - below), dtype=np.float64)
+
+
+def _overlaps(first: int, last: int, start: float, length: float) -> Floats:
+    """How much of each pixel first, ..., last - 1 lies in [start, start + length]."""
+    shares = np.ones(last - first)
+    shares[0] -= max(0.0, start - first)
+    shares[-1] -= max(0.0, last - start - length)
+    return shares
