@@ -1,0 +1,137 @@
+"""The Helm chart, rendered by the real Helm. Its installation is tested in tests/cluster."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+import yaml
+from patho_api import crd, names
+
+from tests.cluster import tools
+
+CHART = pathlib.Path(__file__).parents[2] / "charts" / "pathoscale"
+USERS = ("pathoscale-view", "pathoscale-edit")
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory):
+    """Runs helm with arguments; returns the finished process."""
+    if "helm" in tools.missing():
+        pytest.skip("NOT RUN: helm is not built; `python -m tests.cluster.tools` builds it")
+    scratch = str(tmp_path_factory.mktemp("helm"))
+    env = os.environ | {f"HELM_{name}_HOME": scratch for name in ("CACHE", "CONFIG", "DATA")}
+    return lambda *words: subprocess.run([str(tools.path("helm")), *words], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def render(helm):
+    """Renders the chart with `--set-json` values; returns objects by (kind, name)."""
+
+    def rendered(**values):
+        words = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
+        done = helm("template", "pathoscale", str(CHART), "--namespace", "patho-system", *words)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.replace(" 1e-06\n", " 1.0e-06\n")  # to PyYAML (YAML 1.1) a number without a dot is a string
+        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text) if o}
+
+    return rendered
+
+
+def pod(objects):
+    return objects["Deployment", "pathoscale"]["spec"]["template"]["spec"]
+
+
+def environment(objects):
+    return {e["name"]: e.get("value") for e in pod(objects)["containers"][0]["env"]}
+
+
+def granted(role):
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_helm_finds_nothing_to_complain_about(helm):
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_chart_installs_the_generated_definitions_and_keeps_them(render):
+    objects = render()
+    for kind, plural in names.PLURALS.items():
+        found = objects["CustomResourceDefinition", f"{plural}.{names.GROUP}"]
+        assert found["spec"] == crd.definition(kind)["spec"]
+        assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_definitions_can_be_left_to_somebody_else(render):
+    kinds = {kind for kind, _ in render(**{"crds.enabled": False})}
+    assert "CustomResourceDefinition" not in kinds
+    assert "Deployment" in kinds
+
+
+def test_the_operator_meets_the_restricted_pod_security_standard(render):
+    spec = pod(render())
+    container = spec["containers"][0]["securityContext"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_images_follow_the_release_unless_they_are_set(render):
+    assert pod(render())["containers"][0]["image"] == "pathoscale/operator:0.1.0"
+    assert environment(render())["PATHO_TRAINER_IMAGE"] == "pathoscale/trainer:0.1.0"
+    assert environment(render(**{"trainer.image": "mine:2"}))["PATHO_TRAINER_IMAGE"] == "mine:2"
+
+
+def test_the_operator_may_do_what_it_does_and_nothing_else(render):
+    roles = {name: o for (kind, name), o in render().items() if kind in ("ClusterRole", "Role") and name not in USERS}
+    rights = set().union(*(granted(role) for role in roles.values()))
+    assert {("jobs", "create"), ("pods/status", "patch"), ("pathopretrains/status", "patch"), ("leases", "update")} <= rights
+    assert not {right for right in rights if "*" in right or right[0] in ("secrets", "nodes", "pods/exec", "configmaps")}
+    assert ("pods", "create") not in rights
+    assert ("pathopretrains", "update") not in rights
+
+
+def test_with_watched_namespaces_nothing_is_granted_in_the_whole_cluster(render):
+    objects = render(watchNamespaces=["a"])
+    assert {name for kind, name in objects if kind.startswith("ClusterRole")} == set(USERS)
+    assert objects["Role", "pathoscale"]["metadata"]["namespace"] == "a"
+    assert objects["RoleBinding", "pathoscale"]["subjects"][0]["namespace"] == "patho-system"
+    assert environment(objects)["PATHO_WATCH_NAMESPACES"] == "a"
+
+
+def test_the_clusters_view_edit_and_admin_roles_include_both_kinds(render):
+    view, edit = (render()["ClusterRole", name] for name in USERS)
+    assert {label.rsplit("-", 1)[1] for label in view["metadata"]["labels"] if "aggregate" in label} == {"view", "edit", "admin"}
+    assert {label.rsplit("-", 1)[1] for label in edit["metadata"]["labels"] if "aggregate" in label} == {"edit", "admin"}
+    assert granted(view) == {(plural, verb) for plural in names.PLURALS.values() for verb in ("get", "list", "watch")}
+
+
+def test_monitors_are_there_when_asked_for(render):
+    monitors = {"ServiceMonitor", "PodMonitor"}
+    assert not monitors & {kind for kind, _ in render()}
+    objects = render(**{"serviceMonitor.enabled": True, "podMonitor.enabled": True})
+    assert monitors <= {kind for kind, _ in objects}
+    runs = objects["PodMonitor", "pathoscale-runs"]["spec"]
+    assert runs["selector"]["matchExpressions"] == [{"key": names.LABEL_RUN, "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("replica=2", "additional properties 'replica' not allowed"),
+        ("replicas=0", "minimum"),
+        ("image.pullPolicy=Sometimes", "must be one of"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(helm, value, sentence):
+    done = helm("template", "pathoscale", str(CHART), "--set", value)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+
+
+def test_the_notes_say_what_to_do_next(helm):
+    said = helm("install", "pathoscale", str(CHART), "--namespace", "patho-system", "--dry-run=client").stdout
+    assert "watches all namespaces" in said
+    assert said.count("  kubectl ") == 3
