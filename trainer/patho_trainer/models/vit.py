@@ -6,7 +6,7 @@ V views (crops of one patch), B patches, D width, K prototypes, L residual branc
 import difflib
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import timm
 import torch
@@ -18,7 +18,7 @@ from torch.utils import checkpoint
 from patho_trainer import errors
 from patho_trainer.models import drop_path as drop_paths
 
-Backbone = vision_transformer.VisionTransformer
+Backbone: TypeAlias = vision_transformer.VisionTransformer
 
 
 def create(architecture: str, *, img_size_px: int | None = None, drop_path: float = 0.0, **options: Any) -> Backbone:

@@ -1,0 +1,96 @@
+"""Colour and blur operations on batches of crops, on any device, equal to torchvision's on float tensors.
+
+Crops are (N, 3, H, W), float32 in [0, 1]; factors are (N,). Only operations that round once per element are used (no fused
+multiply-add, no `where`, which is also slow on CPUs), so that a crop comes out bitwise the same whatever else is in the batch.
+"""
+
+import numpy as np
+import torch
+from numpy import typing as npt
+from torch.nn import functional
+
+LUMA = (0.2989, 0.587, 0.114)
+SOLARIZE_THRESHOLD = 128 / 255
+BLUR_RADIUS_SIGMAS = 3.0
+
+
+def brightness_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """x <- f x, clipped; in place."""
+    return x.mul_(_column(factor)).clamp_(0, 1)
+
+
+def contrast_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """x <- f x + (1 - f) mean luma of the crop, clipped; in place."""
+    means = x.flatten(2).mean(2)
+    mean_luma = LUMA[0] * means[:, 0] + LUMA[1] * means[:, 1] + LUMA[2] * means[:, 2]
+    return x.mul_(_column(factor)).add_(_column((1 - factor) * mean_luma)).clamp_(0, 1)
+
+
+def saturation_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """x <- f x + (1 - f) luma of the pixel, clipped; in place."""
+    rest = luma(x).mul_(_column(1 - factor))
+    return x.mul_(_column(factor)).add_(rest).clamp_(0, 1)
+
+
+def luma(x: torch.Tensor) -> torch.Tensor:
+    """Luma (N, 1, H, W)."""
+    r, g, b = x.split(1, dim=1)
+    return (r * LUMA[0]).add_(g * LUMA[1]).add_(b * LUMA[2])
+
+
+def hue_(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Shift the hue by `turns` (1 is a whole turn), keep HSV's saturation and value; in place.
+
+    With M, m the largest and smallest channel and C = M - m, the hue in sixths of a turn, from red, is h = +-(1 + (g + b - r - m) / C)
+    with the sign of g - b, and a channel whose own hue is at c (red 0, green 2, blue -2) is M + C - C clip(|h - c|, 1, 2).
+    """
+    r, g, b = x.unbind(1)
+    low = torch.minimum(torch.minimum(r, g), b)
+    high = torch.maximum(torch.maximum(r, g), b)
+    chroma = high - low
+    distance = (g + b).sub_(r).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
+    hue = distance.copysign_(g - b).add_(6 * turns[:, None, None])
+    hue.sub_((hue / 6).round_().mul_(6))  # into [-3, 3]
+    top = high.add_(chroma)
+    for channel, own in ((r, 0), (g, 2), (b, -2)):
+        away = hue - own
+        away = away.sub_((away / 6).round_().mul_(6)).abs_() if own else away.abs_()
+        torch.sub(top, away.clamp_(1, 2).mul_(chroma), out=channel)
+    return x.clamp_(0, 1)
+
+
+def grey_(x: torch.Tensor) -> torch.Tensor:
+    """All channels to the luma; in place."""
+    return x.copy_(luma(x).expand_as(x))
+
+
+def solarize_(x: torch.Tensor) -> torch.Tensor:
+    """Invert values of 128/255 and more; in place."""
+    above = (x >= SOLARIZE_THRESHOLD).to(x.dtype)
+    return x.sub_(above).mul_(1 - 2 * above)  # x, or -(x - 1)
+
+
+def blur(x: torch.Tensor, sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
+    """Separable Gaussian, cut off at `radius_px`, borders mirrored; one sigma a crop."""
+    offsets = torch.arange(radius_px + 1, device=x.device)
+    weights = torch.exp(-0.5 * (offsets / sigma_px[:, None]) ** 2)
+    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # both sides, the middle once
+    size = x.shape[-1]
+    padded = functional.pad(x, (radius_px,) * 4, mode="reflect")
+    for dim in (2, 3):
+        middle = padded.narrow(dim, radius_px, size)
+        out = middle * _column(weights[:, 0])
+        for k in range(1, radius_px + 1):
+            pair = padded.narrow(dim, radius_px - k, size) + padded.narrow(dim, radius_px + k, size)
+            out.add_(pair.mul_(_column(weights[:, k])))
+        padded = out
+    return padded
+
+
+def blur_radius_px(sigma_px: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Radius beyond which each Gaussian is dropped; 0 for sigma 0."""
+    return np.ceil(sigma_px * BLUR_RADIUS_SIGMAS).astype(np.int64)
+
+
+def _column(per_crop: torch.Tensor) -> torch.Tensor:
+    return per_crop.to(torch.float32)[:, None, None, None]
