@@ -17,6 +17,7 @@ MAX_NAME_LENGTH: Final = 40  # pods are named after the run: <run>-pt-<attempt>-
 # Labels on everything a run owns
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_KIND: Final = f"{GROUP}/kind"
+LABEL_UID: Final = f"{GROUP}/uid"  # of the resource: a resource made anew under an old name does not take over old pods
 LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "pathoscale"
@@ -25,6 +26,9 @@ LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 ANNOTATION_SPEC_HASH: Final = f"{GROUP}/pod-spec-hash"  # of the pod-affecting part of the spec: a new hash is a new attempt
 ANNOTATION_IMAGE: Final = f"{GROUP}/resolved-image"
 ANNOTATION_FROM_STEP: Final = f"{GROUP}/from-step"
+ANNOTATION_BEFORE: Final = f"{GROUP}/before"  # JSON: incidents, disruptions and accelerator seconds of all attempts before this one
+ANNOTATION_REASON: Final = f"{GROUP}/reason"  # why the attempt was made
+ANNOTATION_MODEL_URL: Final = f"{GROUP}/model-url"  # PathoEval: the checkpoint that was resolved
 
 # Environment of a training process. The pod's specification travels as JSON.
 ENV_SPEC: Final = "PATHO_SPEC"
@@ -47,6 +51,11 @@ TERMINATION_LOG: Final = "/dev/termination-log"
 PORT_RENDEZVOUS: Final = 29500
 PORT_METRICS: Final = 9400  # of a training pod: /metrics, /progress, /healthz
 PORT_OPERATOR: Final = 8080  # of the operator: /metrics, /healthz, /readyz
+
+def checkpoint_url(root: str, step: int) -> str:
+    """Folder of the checkpoint after `step` steps, inside the folder of all checkpoints of a run."""
+    return f"{root.rstrip('/')}/step-{step:08d}"
+
 
 EXIT_DONE: Final = 0
 EXIT_INVALID_CONFIGURATION: Final = 40

@@ -1,0 +1,25 @@
+"""What a run has used: accelerators times seconds of running pods. Pure."""
+
+from patho_operator import times
+from patho_operator.observed import Pod, Time
+from patho_operator.situation import Situation
+
+
+def seconds(s: Situation) -> float:
+    """Accelerator seconds of all attempts so far; 0 for a run on CPUs."""
+    if s.job is None:
+        return s.subject.status.accelerator_seconds
+    used = sum(_running_seconds(pod, s.now) for pod in s.pods)
+    return round(s.job.before.accelerator_seconds + used * per_pod(s.compute.resources.limits), 1)
+
+
+def per_pod(limits: dict[str, str]) -> int:
+    """Accelerators of a pod. Every extended resource that counts whole devices (nvidia.com/gpu, amd.com/gpu, google.com/tpu) is one."""
+    devices = (value for name, value in limits.items() if "/" in name and name.rpartition("/")[2] in ("gpu", "tpu", "gaudi", "neuron"))
+    return sum(int(value) for value in devices if value.isdigit())
+
+
+def _running_seconds(pod: Pod, now: Time) -> float:
+    if pod.started is None:
+        return 0.0
+    return times.seconds_between(pod.started, pod.finished or now)

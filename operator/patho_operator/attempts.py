@@ -1,0 +1,184 @@
+"""What has become of an attempt: it goes on, it is done, it has failed for good, or a new one must take its place. Pure."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from patho_api import names
+
+from patho_operator import incidents, manifests, observed, times
+from patho_operator.observed import Pod
+from patho_operator.situation import Situation
+
+MAX_INDEX_BACKOFF_SECONDS = 40  # an index waits 10 s x 2^failures; beyond this a new Job is quicker
+JOB_BACKOFF_SECONDS = 10  # the Job controller's first back-off
+EXIT_IN_MESSAGE = re.compile(r"failed with exit code (\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """`Goes on`, or how the attempt ends and why."""
+
+    outcome: Literal["GoesOn", "Done", "Fatal", "Replace"]
+    reason: str = ""
+    message: str = ""
+    counted: bool = False  # an incident of its own, beyond those that pods show
+
+
+GOES_ON = Verdict("GoesOn")
+
+
+def judge(s: Situation) -> Verdict:
+    """The first thing that ends the newest attempt, in the order of certainty. Its Job exists."""
+    for look in LOOKS:
+        if verdict := look(s):
+            return verdict
+    return GOES_ON
+
+
+def _done(s: Situation) -> Verdict | None:
+    return Verdict("Done", "Completed", "") if s.current.complete else None
+
+
+def _permanent(s: Situation) -> Verdict | None:
+    """Exit codes that the same specification would meet again: no restart."""
+    for pod in s.pods:
+        if pod.exit_code in names.PERMANENT_EXITS:
+            return Verdict("Fatal", names.EXIT_REASONS[pod.exit_code], describe(pod))
+    match = EXIT_IN_MESSAGE.search(s.current.failure_message)
+    if match and int(match[1]) in names.PERMANENT_EXITS:
+        return Verdict("Fatal", names.EXIT_REASONS[int(match[1])], s.current.failure_message)
+    return None
+
+
+def _job_failed(s: Situation) -> Verdict | None:
+    if not s.current.failed:
+        return None
+    return Verdict("Replace", "JobFailed", f"the Job failed: {s.current.failure_message or s.current.failure}", counted=True)
+
+
+def _changed(s: Situation) -> Verdict | None:
+    if s.subject.refusals or s.current.spec_hash == manifests.spec_hash(s.resource):
+        return None
+    return Verdict("Replace", "SpecChanged", "the specification of the pods changed: a new attempt takes it up from the last checkpoint")
+
+
+def _edited(s: Situation) -> Verdict | None:
+    """Kueue owns these fields of a queued Job; nobody else may change them."""
+    if s.compute.queue_name or (not s.current.suspended and s.current.parallelism == s.compute.nodes):
+        return None
+    return Verdict("Replace", "JobEdited", "somebody suspended or resized the Job: a new attempt puts it back")
+
+
+def _index_backoff(s: Situation) -> Verdict | None:
+    for index, failures in _down(s):
+        delay_seconds = JOB_BACKOFF_SECONDS * 2 ** (failures - 1)
+        if delay_seconds > MAX_INDEX_BACKOFF_SECONDS:
+            message = f"index {index} failed {failures} times and would wait {delay_seconds} s: a new attempt is quicker"
+            return Verdict("Replace", "IndexBackOff", message)
+    return None
+
+
+def _not_placed(s: Situation) -> Verdict | None:
+    """A gang only partly placed gives its nodes back: two such gangs would wait for each other for ever."""
+    waiting = [p for p in s.pods if p.live and not p.scheduled and p.trouble]
+    placed = sum(p.live and p.scheduled for p in s.pods)
+    if not waiting or not placed or s.running >= s.needed:
+        return None
+    oldest = min(waiting, key=lambda p: p.created)
+    waited = times.seconds_between(oldest.created, s.now)
+    if waited < s.policy.placement_timeout_seconds:
+        return None
+    message = f"{placed} of {s.compute.nodes} nodes placed for {times.short(waited)}: {oldest.trouble}"
+    return Verdict("Replace", "PlacementTimeout", message)
+
+
+def _not_reformed(s: Situation) -> Verdict | None:
+    if s.running >= s.needed or s.current.suspended:
+        return None
+    for index, since in _lost(s):
+        if times.seconds_between(since, s.now) >= s.policy.reform_timeout_seconds:
+            message = f"index {index} did not come back within {s.policy.reform_timeout_seconds} s: the whole gang restarts"
+            return Verdict("Replace", "ReformTimeout", message)
+    return None
+
+
+def _stalled(s: Situation) -> Verdict | None:
+    """No new step while all pods run. Unknown, and therefore no stall, until rank 0 has reported at least once."""
+    seen = s.observed.seen
+    if seen is None or s.running < s.needed:
+        return None
+    gathered = max((p.started or p.created for p in s.pods if p.running), default=seen.step_since)
+    silent = times.seconds_between(max(seen.step_since, gathered), s.now)
+    if silent < s.policy.stall_timeout_seconds:
+        return None
+    message = f"no new step for {times.short(silent)} at {seen.report.stage} {seen.report.step}: the whole gang restarts"
+    return Verdict("Replace", "Stalled", message, counted=True)
+
+
+def _deleted(s: Situation) -> Verdict | None:
+    return Verdict("Replace", "JobDeleted", "somebody deleted the Job: a new attempt takes its place") if s.current.deleting else None
+
+
+Look = Callable[[Situation], Verdict | None]
+LOOKS: tuple[Look, ...] = (
+    _done,
+    _permanent,
+    _job_failed,
+    _changed,
+    _stalled,
+    _deleted,
+    _edited,
+    _index_backoff,
+    _not_placed,
+    _not_reformed,
+)
+
+
+def describe(pod: Pod) -> str:
+    """Why a pod ended: its own last words, else what Kubernetes knows."""
+    words = observed.last_words(pod.words)
+    if words and words.message:
+        return words.message
+    code = "without an exit code" if pod.exit_code is None else f"with exit code {pod.exit_code}"
+    tail = " ".join(pod.words.split())[-500:]
+    return f"pod {pod.name} ended {code}" + (f": {tail}" if tail else "")
+
+
+def last_failure(s: Situation) -> str:
+    """The newest failure in a sentence; empty if none is known."""
+    found = incidents.faulty(s.pods)
+    if found:
+        return describe(found[-1])
+    return s.record.message if s.record else ""
+
+
+def too_many_restarts(restarts: int, limit: int, last: str) -> str:
+    """The message of a run that has failed too often."""
+    return f"{restarts} incidents, more than runPolicy.maxRestarts {limit}" + (f"; the last: {last}" if last else "")
+
+
+def _current(s: Situation, index: int) -> tuple[Pod | None, list[Pod]]:
+    """The pod of an index that has not ended, and those that failed."""
+    mine = [p for p in s.pods if p.index == index]
+    alive = max((p for p in mine if p.phase != "Failed"), key=lambda p: p.created, default=None)
+    return alive, [p for p in mine if p.phase == "Failed"]
+
+
+def _down(s: Situation) -> Iterator[tuple[int, int]]:
+    """Indexes that wait for the Job controller's back-off: (index, failures so far)."""
+    for index in sorted({p.index for p in s.pods}):
+        alive, failed = _current(s, index)
+        if alive is None and failed:
+            newest = max(failed, key=lambda p: p.created)
+            yield index, max(newest.earlier_failures + 1, len(failed))
+
+
+def _lost(s: Situation) -> Iterator[tuple[int, observed.Time]]:
+    """Indexes that ran, do not run, and do not just wait for a node: (index, since when)."""
+    for index in sorted({p.index for p in s.pods}):
+        alive, failed = _current(s, index)
+        waits_for_node = alive is not None and not alive.scheduled and bool(alive.trouble)
+        if (failed or (alive and alive.earlier_failures)) and not (alive and alive.running) and not waits_for_node:
+            yield index, max([p.end for p in failed] or [alive.created if alive else s.now])

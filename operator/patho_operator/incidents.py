@@ -1,0 +1,70 @@
+"""How many incidents an attempt has had. A gang fails together: several pods that fail at about the same time are one incident.
+
+Three things end a pod without being the run's fault: a disruption, SIGTERM after saving (143), and the loss of index 0, which
+hosts the rendezvous: when it goes the others end by themselves.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from patho_api import names
+
+from patho_operator import observed
+from patho_operator.observed import Job, Pod, Seen
+
+TOGETHER_SECONDS = 60.0  # torchrun's agents end within 30 s of losing the rendezvous; twice that
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Totals over all attempts."""
+
+    restarts: int = 0
+    disruptions: int = 0
+
+
+def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
+    """Totals over all attempts up to this one, as far as pods and rank 0's report still show them."""
+    groups = list(_groups(pods))
+    host = _current(pods, index=0)
+    faults = [group for group in groups if not _excused(group, host)]
+    disruptions = len(groups) - len(faults)
+    # Rank 0 counts rendezvous rounds since its pod started; each later loss of a pod is one of them.
+    since = host.created if host else observed.EPOCH
+    later = [group for group in groups if group[0].end >= since]
+    in_place = seen.report.restarts - len(later) if seen else 0
+    return Counts(job.before.restarts + len(faults) + max(0, in_place), job.before.disruptions + disruptions)
+
+
+def faulty(pods: Iterable[Pod]) -> list[Pod]:
+    """Pods that failed by themselves, oldest first."""
+    return sorted((p for p in pods if p.phase == "Failed" and not p.stopped), key=lambda p: p.end)
+
+
+def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:
+    """Failed pods that belong together: within a minute of the first, and each index at most once."""
+    group: list[Pod] = []
+    for pod in sorted((p for p in pods if p.phase == "Failed"), key=lambda p: p.end):
+        late = group and (pod.end - group[0].end).total_seconds() > TOGETHER_SECONDS
+        if group and (late or pod.index in {p.index for p in group}):
+            yield group
+            group = []
+        group.append(pod)
+    if group:
+        yield group
+
+
+def _excused(group: Sequence[Pod], host: Pod | None) -> bool:
+    """Whether a disruption began it, or index 0 was taken away without a trace (deleted by hand)."""
+    if any(pod.exit_code in names.PERMANENT_EXITS for pod in group):
+        return False
+    if any(pod.stopped for pod in group):
+        return True
+    without_host = all(pod.index != 0 for pod in group)
+    replaced = host is not None and host.created > group[0].end and not host.earlier_failures
+    return without_host and replaced
+
+
+def _current(pods: Iterable[Pod], index: int) -> Pod | None:
+    """The newest pod of an index that has not failed."""
+    return max((p for p in pods if p.index == index and p.phase != "Failed"), key=lambda p: p.created, default=None)

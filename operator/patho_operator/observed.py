@@ -1,0 +1,248 @@
+"""What the operator sees of the cluster: small values cut out of API objects. Pure; raw JSON in, frozen dataclasses out."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from patho_api import names, report
+
+from patho_operator import times
+
+Json = Mapping[str, Any]
+Time = datetime.datetime
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=times.UTC)
+# Set by the Job controller on each pod of a Job with backoffLimitPerIndex: failures of this index before this pod
+FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Key(NamedTuple):
+    """Names one resource."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a run."""
+
+    name: str
+    uid: str
+    attempt: int
+    index: int
+    phase: str
+    created: Time
+    run_uid: str = ""  # of the resource it was made for
+    started: Time | None = None  # its trainer container
+    finished: Time | None = None
+    exit_code: int | None = None
+    words: str = ""  # termination message, as it is
+    ip: str = ""
+    running: bool = False  # the trainer container runs and nobody has asked it to stop
+    deleting: bool = False
+    disrupted: bool = False
+    scheduled: bool = False
+    trouble: str = ""  # why it does not run, in the API's own words
+    trouble_reason: str = ""
+    earlier_failures: int = 0  # of the same index, by the Job controller's count
+
+    @property
+    def live(self) -> bool:
+        """It holds, or may come to hold, a node's resources."""
+        return self.phase not in ("Succeeded", "Failed")
+
+    @property
+    def stopped(self) -> bool:
+        """Ended by a disruption, or by SIGTERM after saving: not the run's own fault."""
+        return self.phase == "Failed" and (self.disrupted or self.exit_code == names.EXIT_STOPPED)
+
+    @property
+    def end(self) -> Time:
+        """When it ended, as far as anything tells."""
+        return self.finished or self.started or self.created
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Before:
+    """Totals of all attempts before this one; they travel with the Job, so that nothing is counted twice."""
+
+    restarts: int = 0
+    disruptions: int = 0
+    accelerator_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt of a run."""
+
+    name: str
+    uid: str
+    attempt: int
+    created: Time
+    owner_uid: str = ""
+    deleting: bool = False
+    suspended: bool = False
+    complete: bool = False
+    failed: bool = False
+    failure: str = ""  # the Job controller's reason
+    failure_message: str = ""
+    parallelism: int = 1
+    spec_hash: str = ""
+    image: str = ""
+    model_url: str = ""
+    reason: str = ""
+    from_step: int | None = None
+    before: Before = Before()
+
+    @property
+    def finished(self) -> bool:
+        return self.complete or self.failed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What rank 0 of the current attempt reported last, and since when its step has been the same."""
+
+    report: report.ProgressReport
+    step_since: Time
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """The API server refused a write; nothing more is tried in this round."""
+
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a decision about one resource looks at, apart from the resource itself."""
+
+    jobs: tuple[Job, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    seen: Seen | None = None
+    pretrain: Json | None = None  # body of the PathoPretrain that a PathoEval refers to
+    warnings: tuple[str, ...] = ()  # events about a Job or pod that does not come up
+    problem: Problem | None = None
+
+
+def job(body: Json) -> Job:
+    """A Job from its JSON."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
+    failed = _condition(body, "Failed")
+    step = annotations.get(names.ANNOTATION_FROM_STEP, "")
+    return Job(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
+        created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
+        owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), ""),
+        deleting="deletionTimestamp" in metadata,
+        suspended=bool(spec.get("suspend")),
+        complete=_condition(body, "Complete") is not None,
+        failed=failed is not None,
+        failure=(failed or {}).get("reason", ""),
+        failure_message=(failed or {}).get("message", ""),
+        parallelism=spec.get("parallelism", 1),
+        spec_hash=annotations.get(names.ANNOTATION_SPEC_HASH, ""),
+        image=annotations.get(names.ANNOTATION_IMAGE, ""),
+        model_url=annotations.get(names.ANNOTATION_MODEL_URL, ""),
+        reason=annotations.get(names.ANNOTATION_REASON, ""),
+        from_step=int(step) if step.isdigit() else None,
+        before=_before(annotations.get(names.ANNOTATION_BEFORE, "")),
+    )
+
+
+def pod(body: Json) -> Pod:
+    """A pod from its JSON."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    state = _trainer_state(status)
+    running, ended = state.get("running") or {}, state.get("terminated") or {}
+    deleting = "deletionTimestamp" in metadata
+    trouble_reason, trouble = _trouble(body, state)
+    return Pod(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
+        index=_number(annotations.get(COMPLETION_INDEX)),
+        phase=status.get("phase", "Pending"),
+        created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
+        run_uid=(metadata.get("labels") or {}).get(names.LABEL_UID, ""),
+        started=times.parse(running.get("startedAt") or ended.get("startedAt")),
+        finished=times.parse(ended.get("finishedAt")) or _not_ready_since(body),
+        exit_code=ended.get("exitCode"),
+        words=ended.get("message") or _ended_without_words(ended, status),
+        ip=status.get("podIP", ""),
+        running=status.get("phase") == "Running" and "running" in state and not deleting,
+        deleting=deleting,
+        disrupted=_condition(body, "DisruptionTarget") is not None,
+        scheduled=_condition(body, "PodScheduled") is not None,
+        trouble=trouble,
+        trouble_reason=trouble_reason,
+        earlier_failures=sum(_number(annotations.get(name)) for name in FAILURE_COUNTS),
+    )
+
+
+def last_words(text: str) -> report.LastWords | None:
+    """The trainer's own last words out of a termination message; None if it is something else, such as a piece of the log."""
+    try:
+        return report.LastWords.model_validate_json(text)
+    except ValueError:
+        return None
+
+
+def _condition(body: Json, kind: str) -> Json | None:
+    """A condition that is True."""
+    conditions = (body.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
+
+
+def _trainer_state(status: Json) -> Json:
+    containers = status.get("containerStatuses") or []
+    found: Json = next((c.get("state") or {} for c in containers if c.get("name") == names.CONTAINER), {})
+    return found
+
+
+def _trouble(body: Json, state: Json) -> tuple[str, str]:
+    """Why a pod does not run: (reason, message), both empty if nothing is known to be wrong."""
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+        return waiting["reason"], waiting.get("message", waiting["reason"])
+    conditions = (body.get("status") or {}).get("conditions") or []
+    for condition in conditions:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return condition.get("reason", "Unschedulable"), condition.get("message", "")
+    return "", ""
+
+
+def _not_ready_since(body: Json) -> Time | None:
+    """When a pod without container states (an evicted one, one on a lost node) ended."""
+    status = body.get("status") or {}
+    if status.get("phase") not in ("Failed", "Succeeded"):
+        return None
+    changes = (c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") in ("Ready", "DisruptionTarget"))
+    return max((t for t in map(times.parse, changes) if t), default=None)
+
+
+def _ended_without_words(ended: Json, status: Json) -> str:
+    if ended.get("reason") == "OOMKilled":
+        return "out of memory (OOMKilled): raise compute.resources.limits.memory, or lower training.microBatchSize"
+    return str(status.get("message") or "")
+
+
+def _before(text: str) -> Before:
+    if not text:
+        return Before()
+    found = json.loads(text)
+    return Before(found["restarts"], found["disruptions"], found["acceleratorSeconds"])
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0

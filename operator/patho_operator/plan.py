@@ -1,0 +1,45 @@
+"""A plan is data: what to create, delete and write, what to say, and when to look again. `cluster` carries it out."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Propagation = Literal["Foreground", "Background"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Delete:
+    """Delete one object, only if it is still the one with this uid."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    # Foreground: the object stays visible until everything it owns is gone
+    propagation: Propagation = "Foreground"
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One Kubernetes event about the resource; `reason` is one of names.EVENT_REASONS."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to do about one resource. Order: deletes, creates, status, events."""
+
+    deletes: tuple[Delete, ...] = ()
+    creates: tuple[Mapping[str, Any], ...] = ()
+    status: Mapping[str, Any] | None = None  # a merge patch of status; None: nothing has changed
+    terminal: bool = False  # the patch says for the first time that the run has ended
+    events: tuple[Event, ...] = ()
+    requeue_seconds: float | None = None
+
+    @property
+    def consequential(self) -> bool:
+        """Whether it must rest on a live look rather than on an index that may be old."""
+        return bool(self.deletes or self.creates or self.terminal)

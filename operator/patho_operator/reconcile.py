@@ -1,0 +1,189 @@
+"""What to do about one resource: (subject, observed, now) -> Plan. Pure, level-triggered: it looks at what is, never at what happened."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from patho_api import names
+
+from patho_operator import attempts, backoff, conditions, manifests, status, times
+from patho_operator.observed import Before, Observed, Time
+from patho_operator.plan import Delete, Event, Plan
+from patho_operator.situation import Situation
+from patho_operator.steps import Step
+from patho_operator.subject import Subject
+
+SETTLING_SECONDS = 5.0  # between looks at something that is on its way
+WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
+
+
+def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) -> Plan:
+    """The plan for one resource. `image` is the trainer of the operator's own release."""
+    if subject.deleting:
+        return Plan()
+    s = Situation(subject, observed, now)
+    if conditions.has_ended(subject.status):
+        return _after_the_end(s)
+    step = decide(s)
+    new = status.render(s, step)
+    patch = status.difference(subject.raw_status, new)
+    return Plan(
+        deletes=_deletes(s, step),
+        creates=_creates(s, step, image) if observed.problem is None else (),
+        status=patch,
+        terminal=step.kind in ("Succeed", "Fail"),
+        events=_events(s, step) if patch else (),
+        requeue_seconds=_requeue(s, step),
+    )
+
+
+def decide(s: Situation) -> Step:
+    """The one thing to do next."""
+    if s.subject.resource is None:
+        return _decide_invalid(s)
+    if s.job is not None and not s.ended:
+        verdict = attempts.judge(s)
+    elif s.attempt and not s.ended:
+        verdict = attempts.Verdict("Replace", "JobDeleted", "the Job is gone: a new attempt takes its place")
+    else:
+        verdict = attempts.GOES_ON
+    if verdict.outcome == "Done":
+        return Step("Succeed") if s.quiet else Step("Hold", "Completing", "waiting for the last pods to end")
+    return _decide_failure(s, verdict) or _decide_next(s, verdict)
+
+
+def _decide_invalid(s: Situation) -> Step:
+    """The specification cannot be read: what runs goes on, nothing new starts."""
+    if s.job is not None and s.job.complete and s.quiet:
+        return Step("Succeed")
+    return Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals)) if s.quiet else Step("Hold", "InvalidSpec")
+
+
+def _decide_failure(s: Situation, verdict: attempts.Verdict) -> Step | None:
+    """Failed for good: clean up first, say so afterwards."""
+    if verdict.outcome == "Fatal":
+        # the Job controller ends the other pods by itself, and keeps the logs of those that ended
+        waiting = Step("Hold", "Failing", f"waiting for the last pods to end after: {verdict.message}")
+        return Step("Fail", verdict.reason, verdict.message) if s.quiet else waiting
+    reason, message = _exhausted(s)
+    if not reason:
+        return None
+    return Step("Fail", reason, message) if s.quiet else Step("Stop", reason, message)
+
+
+def _exhausted(s: Situation) -> tuple[str, str]:
+    """A limit that the run has passed: (reason, message), empty if none."""
+    if s.counts.restarts > s.policy.max_restarts:
+        return "TooManyRestarts", attempts.too_many_restarts(s.counts.restarts, s.policy.max_restarts, attempts.last_failure(s))
+    start, deadline = times.parse(s.subject.status.start_time), s.policy.active_deadline_seconds
+    if start and deadline is not None and times.seconds_between(start, s.now) >= deadline:
+        return "DeadlineExceeded", f"not done {times.short(deadline)} after its start (runPolicy.activeDeadlineSeconds)"
+    return "", ""
+
+
+def _decide_next(s: Situation, verdict: attempts.Verdict) -> Step:
+    """Neither done nor failed: stop, go on, wait, or begin the next attempt."""
+    if s.policy.suspend:
+        if s.quiet and (s.ended or not s.attempt):
+            return Step("Rest", "Suspended", "suspended: set runPolicy.suspend to false to go on from the last checkpoint")
+        return Step("Stop", "Suspended", "runPolicy.suspend is true: pods save and end")
+    if verdict.outcome == "Replace":
+        return Step("Stop", verdict.reason, verdict.message, counted=verdict.counted)
+    if s.job is not None and not s.ended:
+        return Step("Keep")
+    if s.subject.refusals:
+        return Step("Refuse", "Refused", " ".join(s.subject.refusals))
+    return _decide_beginning(s)
+
+
+def _decide_beginning(s: Situation) -> Step:
+    """No attempt is under way: what stands between here and the next one."""
+    if s.observed.jobs or not s.quiet:
+        return Step("Stop", s.record.reason if s.record else "Cleaning", "waiting for the pods of the last attempt to end")
+    if s.model.waiting:
+        return Step("Hold", "WaitingForCheckpoint", s.model.waiting, seconds=WATCHING_SECONDS)
+    wait_seconds = backoff.seconds_left(s.subject.uid, s.subject.status.attempts, s.now)
+    if wait_seconds > 0:
+        return Step("Hold", "BackOff", "waiting before the next attempt, longer each time it makes no progress", seconds=wait_seconds)
+    return Step("Begin", *_beginning(s))
+
+
+def _beginning(s: Situation) -> tuple[str, str]:
+    """Why the next attempt begins: (reason, message)."""
+    if not s.attempt:
+        return "Started", "first attempt"
+    last = s.record
+    if last is None or last.reason == "Suspended":
+        return "Resumed", "resumes from the last checkpoint"
+    return last.reason, last.message
+
+
+def _after_the_end(s: Situation) -> Plan:
+    """Terminal stays terminal; only the time to live is left to watch."""
+    ttl, end = s.policy.ttl_seconds_after_finished, times.parse(s.subject.status.completion_time)
+    if ttl is None or end is None:
+        return Plan()
+    left = ttl - times.seconds_between(end, s.now)
+    if left > 0:
+        return Plan(requeue_seconds=left)
+    key = s.subject.key
+    return Plan(deletes=(Delete(key.kind, key.namespace, key.name, s.subject.uid, "Background"),), requeue_seconds=SETTLING_SECONDS)
+
+
+def _deletes(s: Situation, step: Step) -> tuple[Delete, ...]:
+    """Jobs that must go: all of them on a stop, and any that an earlier attempt left."""
+    namespace = s.subject.key.namespace
+    doomed = [j for j in s.jobs if not j.deleting and (step.kind == "Stop" or (j.attempt < s.attempt and not j.finished))]
+    return tuple(Delete("Job", namespace, j.name, j.uid) for j in doomed)
+
+
+def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], ...]:
+    if step.kind != "Begin":
+        return ()
+    rendered = manifests.with_model(s.resource, s.model.url, s.model.storage)
+    old = s.subject.status
+    checkpoint = status.latest_checkpoint(old)
+    job = manifests.job(
+        rendered,
+        attempt=s.attempt + 1,
+        image=image,
+        before=Before(old.restarts, old.disruptions, old.accelerator_seconds),
+        reason=step.reason,
+        wanted_hash=manifests.spec_hash(s.resource),
+        from_step=checkpoint.step if checkpoint else None,
+        model_url=s.model.url if s.subject.key.kind == names.EVAL else "",
+    )
+    return (manifests.service(s.resource), job) if s.compute.nodes > 1 else (job,)
+
+
+def _events(s: Situation, step: Step) -> tuple[Event, ...]:
+    """What a user reads under `kubectl describe`: one event for each step that changes the course."""
+    if s.observed.problem is not None:
+        return (Event("NameConflict", s.observed.problem.message, warning=True),) if s.observed.problem.reason == "NameConflict" else ()
+    if step.kind == "Begin":
+        began = Event("AttemptCreated", f"attempt {s.attempt + 1}: {step.message}")
+        return (Event("Resumed", step.message), began) if step.reason == "Resumed" else (began,)
+    if step.kind == "Stop" and not s.ended:
+        return (Event(step.event, step.message, warning=step.reason != "Suspended"),)
+    if step.kind in ("Succeed", "Fail", "Refuse"):
+        return (Event(step.event, step.message or "done", warning=step.kind != "Succeed"),)
+    return ()
+
+
+def _requeue(s: Situation, step: Step) -> float | None:
+    """When to look again if nothing happens."""
+    if step.kind in ("Succeed", "Fail"):
+        return s.policy.ttl_seconds_after_finished
+    if step.kind in ("Rest", "Refuse"):
+        return None
+    if step.kind == "Keep":
+        return min(WATCHING_SECONDS, *_limits(s)) if s.running >= s.needed else 2 * SETTLING_SECONDS
+    return step.seconds or SETTLING_SECONDS
+
+
+def _limits(s: Situation) -> list[float]:
+    """Seconds until a time-out of the run policy could be reached."""
+    limits = [float(s.policy.stall_timeout_seconds)]
+    start, deadline = times.parse(s.subject.status.start_time), s.policy.active_deadline_seconds
+    if start and deadline is not None:
+        limits.append(max(1.0, deadline - times.seconds_between(start, s.now)))
+    return limits
