@@ -68,7 +68,8 @@ def clip_per_parameter(parameters: Iterable[nn.Parameter], max_norm: float) -> t
     if max_norm > 0:
         for gradient, factor in zip(gradients, (max_norm / (norms + 1e-6)).clamp(max=1.0), strict=True):
             gradient.mul_(factor)
-    return torch.linalg.vector_norm(norms)
+    total: torch.Tensor = torch.linalg.vector_norm(norms)
+    return total
 
 
 def freeze_last_layer(student: nn.Module) -> None:

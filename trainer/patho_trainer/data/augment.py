@@ -50,7 +50,7 @@ def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, t
         jitter_(part, some)
         blur_and_solarize_(part, some)
         normalize_(part, training.normalization.mean, training.normalization.std)
-    return x.index_select(0, torch.from_numpy(np.argsort(order)).to(x.device)).unflatten(0, (-1, len(images_BHWC)))
+    return x.index_select(0, torch.from_numpy(np.argsort(order)).to(x.device)).view(-1, len(images_BHWC), *x.shape[1:])
 
 
 def cut(patches_HWC: Sequence[torch.Tensor], draws: augment_draw.Draws, out: torch.Tensor) -> None:
@@ -73,12 +73,12 @@ def jitter_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
     """Brightness, contrast, saturation and hue in each crop's own order, then greyscale; in place, fastest on crops sorted by order."""
     factors = _like(x, draws.jitter_factor)
     for position in range(4):
-        for rows, kind in _runs(draws.jitter_order[:, position]):
+        for run, kind in _runs(draws.jitter_order[:, position]):
             if kind >= 0:
-                _JITTER[kind](x[rows], factors[rows, kind])
-    for rows, grey in _runs(draws.grey):
+                _JITTER[kind](x[run], factors[run, kind])
+    for run, grey in _runs(draws.grey):
         if grey:
-            augment_ops.grey_(x[rows])
+            augment_ops.grey_(x[run])
 
 
 def blur_and_solarize_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
@@ -89,13 +89,13 @@ def blur_and_solarize_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
         blurred = augment_ops.blur(x[torch.from_numpy(rows).to(x.device)], _like(x, draws.blur_sigma_px[rows]), radius)
         for row, crop in zip(rows, blurred, strict=True):  # on a CPU four times as fast as index_copy_
             x[row] = crop
-    for rows, solarize in _runs(draws.solarize):
+    for run, solarize in _runs(draws.solarize):
         if solarize:
-            augment_ops.solarize_(x[rows])
+            augment_ops.solarize_(x[run])
 
 
 def _runs(values: npt.NDArray[Any]) -> Iterator[tuple[slice, Any]]:
-    """Stretches of equal values, as (rows, value)."""
+    """Stretches of equal values, as (run, value)."""
     ends = [*(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     for first, end in itertools.pairwise([0, *ends]):
         yield slice(first, end), values[first]

@@ -44,7 +44,7 @@ class Draws:
 
 def draw(crops: pretrain.Crops, patch_px: int, seed: int, step: int, slots: Sequence[int], view: int) -> Draws:
     """The decisions for one view (0 and 1 are global, the rest local) of the patches in `slots`, sample numbers in the global batch."""
-    u = np.split(keyed.uniform(seed, step, slots, view, 36), [10, 20, 22, 26, 30, 31, 32, 33, 34, 35], axis=1)
+    u = np.split(keyed.uniform(seed, step, slots, keyed.CROP + view, 36), [10, 20, 22, 26, 30, 31, 32, 33, 34, 35], axis=1)
     area, ratio, corner, order, factor, flip, jitter, grey, blur, sigma, solarize = u
     kind = min(view, 2)
     ranges = np.array(list(JITTER.values()))

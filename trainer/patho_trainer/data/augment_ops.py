@@ -34,8 +34,8 @@ def saturation_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
 
 def luma(x: torch.Tensor) -> torch.Tensor:
     """Luma (N, 1, H, W)."""
-    r, g, b = x.split(1, dim=1)
-    return (r * LUMA[0]).add_(g * LUMA[1]).add_(b * LUMA[2])
+    r, g, b = x.unbind(1)
+    return (r * LUMA[0]).add_(g * LUMA[1]).add_(b * LUMA[2]).unsqueeze(1)
 
 
 def hue_(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

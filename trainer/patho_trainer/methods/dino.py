@@ -34,7 +34,7 @@ class Method:
     @property
     def embed_dim(self) -> int:
         """Width of the exported features."""
-        return self.teacher.backbone.num_features
+        return int(self.teacher.backbone.num_features)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything a checkpoint needs between two steps, beside the optimizer."""

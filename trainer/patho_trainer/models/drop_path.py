@@ -12,8 +12,6 @@ from torch import nn
 
 from patho_trainer import keyed
 
-STREAM = 1 << 16  # streams of `keyed` below it belong to the crops
-
 
 class DropPath(nn.Module):
     """Scales each sample of a residual branch by `scale_B`, which the forward pass sets before the block runs; None keeps all."""
@@ -42,6 +40,6 @@ def adopt(model: nn.Module) -> list[DropPath]:
 
 def scales(rates: Sequence[float], seed: int, step: int, slots: Sequence[int], views: int) -> torch.Tensor:
     """Scales (L, V, B), float32: 0 with probability `rate`, else 1 / (1 - rate), so that the mean stays. Source: arXiv 1603.09382."""
-    uniform_VBL = np.stack([keyed.uniform(seed, step, slots, STREAM + view, len(rates)) for view in range(views)])
+    uniform_VBL = np.stack([keyed.uniform(seed, step, slots, keyed.DROP_PATH + view, len(rates)) for view in range(views)])
     keep_L = 1.0 - np.asarray(rates)
     return torch.from_numpy(np.where(uniform_VBL < keep_L, 1.0 / keep_L, 0.0).astype(np.float32)).permute(2, 0, 1).contiguous()

@@ -43,4 +43,5 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x_BD: torch.Tensor) -> torch.Tensor:
         """(B, D) features -> (B, K) logits."""
-        return self.last_layer(nn.functional.normalize(self.mlp(x_BD), dim=-1))
+        logits_BK: torch.Tensor = self.last_layer(nn.functional.normalize(self.mlp(x_BD), dim=-1))
+        return logits_BK

@@ -33,7 +33,7 @@ def backbone(model: pretrain.Model, *, img_size_px: int, drop_path: float = 0.0,
 
     Raises InvalidConfiguration where weights cannot be had or do not fit.
     """
-    options = {"img_size_px": img_size_px, "drop_path": drop_path}
+    options: dict[str, Any] = {"img_size_px": img_size_px, "drop_path": drop_path}
     if model.init.source == "Timm":
         return _from_timm(model, options)
     made = vit.create(model.architecture, **options)
@@ -81,13 +81,17 @@ def parse(data: bytes, url: str) -> dict[str, Any]:
     """The content of a .safetensors file, or else of a torch file of tensors and plain values."""
     try:
         if url.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its arguments beside the weights
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = safetensors.torch.load(data)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its arguments beside the weights
+                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise errors.InvalidConfiguration(
             f"{url}: not a readable .safetensors or .pth file of tensors ({_first_line(error)}); convert it to .safetensors"
         ) from error
+    if not isinstance(content, dict):
+        raise errors.InvalidConfiguration(f"{url}: holds a {type(content).__name__}, not a dictionary of weights")
+    return content
 
 
 def backbone_state(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:

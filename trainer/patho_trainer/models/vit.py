@@ -76,7 +76,8 @@ class Network(nn.Module):
             scales = None if drop_scales_LVB is None else drop_scales_LVB[:, views[0] : views[-1] + 1].flatten(1)
             images = torch.cat([crops_VBCHW[view] for view in views])
             features.append(forward_features(self.backbone, images, scales, self.activation_checkpointing))
-        return self.head(torch.cat(features)).unflatten(0, (len(crops_VBCHW), -1))
+        logits: torch.Tensor = self.head(torch.cat(features))
+        return logits.view(len(crops_VBCHW), -1, logits.shape[-1])
 
 
 def forward_features(
@@ -96,10 +97,12 @@ def forward_features(
             x = checkpoint.checkpoint(_run_block, block, paths, scales, x, use_reentrant=False)
         else:
             x = _run_block(block, paths, scales, x)
-    return backbone.forward_head(backbone.norm(x))
+    features: torch.Tensor = backbone.forward_head(backbone.norm(x))
+    return features
 
 
 def _run_block(block: nn.Module, paths: list[drop_paths.DropPath], scales: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     for i, path in enumerate(paths):
         path.scale_B = None if scales is None else scales[i]
-    return block(x)
+    out: torch.Tensor = block(x)
+    return out
