@@ -1,0 +1,205 @@
+"""Checkpoints in a bucket: complete or not there.
+
+    step-00000020/state-000001-000003/*   training state in torch.distributed.checkpoint's format, by writer 000001-000003
+    step-00000020/teacher.safetensors     the teacher's backbone under timm's names
+    step-00000020/config.json             architecture, normalisation, and all that the weights came from
+    step-00000020/COMPLETE.json           written last, and only where there is none
+
+A checkpoint without its marker does not exist. The state carries its writer's name, so that a process that was replaced (`fencing`)
+cannot spoil the state that its successor writes.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
+
+from patho_api import status
+from patho_trainer import distributed, errors, fencing, progress
+from patho_trainer.data import storage, urls
+from patho_trainer.models import init, vit
+
+MARKER = "COMPLETE.json"
+TEACHER = "teacher.safetensors"
+CONFIG = "config.json"
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+FOLDER = re.compile(r"/step-(\d{8})/")
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a process keeps its checkpoints, by what right it writes there, and a folder of this machine for files on their way."""
+
+    root: str
+    bucket: storage.Bucket
+    claim: fencing.Claim
+    scratch: pathlib.Path
+
+
+def folder(root: str, step: int) -> str:
+    """The folder of the checkpoint after `step` steps."""
+    return urls.join(root, f"step-{step:08d}")
+
+
+def complete(root: str, bucket: storage.Bucket) -> list[status.CheckpointRef]:
+    """The complete checkpoints of a run, oldest first."""
+    markers = [o.url for o in bucket.list(urls.join(root, "")) if o.url.endswith("/" + MARKER)]
+    steps = sorted(int(match[1]) for match in map(FOLDER.search, markers) if match)
+    return [status.CheckpointRef(step=step, url=folder(root, step)) for step in steps]
+
+
+def latest(root: str, bucket: storage.Bucket) -> status.CheckpointRef | None:
+    """The newest complete checkpoint of a run, with the time of its completion."""
+    found = complete(root, bucket)
+    return found[-1].model_copy(update={"time": _marker(found[-1].url, bucket)["time"]}) if found else None
+
+
+def config(url: str, bucket: storage.Bucket) -> dict[str, Any]:
+    """The `config.json` of a checkpoint."""
+    found: dict[str, Any] = json.loads(bucket.read(urls.join(url, CONFIG)))
+    return found
+
+
+def load_backbone(url: str, bucket: storage.Bucket, architecture: str = "") -> tuple[vit.Backbone, dict[str, Any]]:
+    """A backbone and its config.json from the checkpoint at `url`, the newest one of the run at `url`, or a file of weights.
+
+    A file says nothing about itself: it needs `architecture`, and its config is empty. Nothing in a file is executed. Raises
+    DataNotFound where there is no complete checkpoint, InvalidConfiguration for weights that do not fit.
+    """
+    if url.endswith(WEIGHT_FILES):
+        if not architecture:
+            raise errors.InvalidConfiguration(f"{url} is a file of weights: set model.architecture to its timm name")
+        backbone = vit.create(architecture)
+        init.load(backbone, bucket.read(url), url)
+        return backbone, {}
+    if not bucket.exists(urls.join(url, MARKER)):
+        newest = latest(url, bucket)
+        if newest is None:
+            raise errors.DataNotFound(f"{url} holds no complete checkpoint (no {MARKER}): give a step's folder, or wait for the first one")
+        url = newest.url
+    facts = config(url, bucket)
+    backbone = vit.create(facts["architecture"], img_size_px=facts["imageSizePx"])
+    init.load(backbone, bucket.read(urls.join(url, TEACHER)), urls.join(url, TEACHER))
+    return backbone, facts
+
+
+def save(place: Place, world: distributed.World, step: int, state: State, teacher: bytes, facts: dict[str, Any]) -> status.CheckpointRef:
+    """Write a checkpoint; all processes call it. `state` is nested dicts of tensors, `teacher` a safetensors file, `facts` config.json;
+    of the last two, those of rank 0 count.
+
+    A checkpoint of this step that is already complete stays as it is. Raises Superseded in every process when a newer one writes here.
+    """
+    url = folder(place.root, step)
+    if distributed.on_first(world, lambda: _may_write(place, url)):
+        files = _write_state(place, world, urls.join(url, _state_name(place)), state)
+        distributed.on_first(world, lambda: _finish(place, url, step, files, teacher, facts))
+    return status.CheckpointRef(step=step, url=url, time=distributed.on_first(world, lambda: _marker(url, place.bucket)["time"]))
+
+
+def load(place: Place, world: distributed.World, url: str, state: State) -> None:
+    """Fill the tensors of `state` in place from the checkpoint at `url`; all processes call it, in a world of any size."""
+    _empty(place.scratch, world)
+    if world.local_rank == 0:
+        _download(place, url)
+    distributed.barrier()
+    state_dict_loader.load(state, storage_reader=filesystem.FileSystemReader(place.scratch), no_dist=world.size == 1)
+    _empty(place.scratch, world)
+
+
+def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
+    """Delete all but the newest `keep` complete checkpoints, and what cut-off saves left before them. Returns the deleted urls.
+
+    Markers go first, so that no checkpoint is ever half there.
+    """
+    doomed = superfluous([o.url for o in bucket.list(urls.join(root, ""))], keep)
+    bucket.delete(sorted(doomed, key=lambda url: not url.endswith("/" + MARKER)))
+    return doomed
+
+
+def superfluous(objects: Iterable[str], keep: int) -> list[str]:
+    """Which objects of a folder of checkpoints `prune` deletes: never one of the newest complete checkpoint, never anything later."""
+    by_step = [(int(match[1]), url) for url in objects if (match := FOLDER.search(url))]
+    steps = sorted({step for step, url in by_step if url.endswith("/" + MARKER)})
+    kept = set(steps[-keep:])
+    return [url for step, url in by_step if steps and step < steps[-1] and step not in kept]
+
+
+def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """AdamW's state by parameter name, as tensors that a load fills in place.
+
+    Parameters that had no gradient yet get their state now: no step and zero moments, which is what AdamW would give them later.
+    """
+    state: State = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            entry = optimizer.state[parameter]
+            if not entry:
+                entry |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+            state[name] = dict(entry)
+    return state
+
+
+def _may_write(place: Place, url: str) -> bool:
+    fencing.check(place.root, place.claim, place.bucket)
+    return not place.bucket.exists(urls.join(url, MARKER))
+
+
+def _state_name(place: Place) -> str:
+    return f"state-{place.claim.name}"
+
+
+def _write_state(place: Place, world: distributed.World, url: str, state: State) -> dict[str, int]:
+    """Write every process's share to its disk, then to the bucket. Returns the sizes of all files by name."""
+    _empty(place.scratch, world)
+    writer = filesystem.FileSystemWriter(place.scratch, sync_files=False)
+    state_dict_saver.save(state, storage_writer=writer, no_dist=world.size == 1)
+    mine = sorted(place.scratch.glob(f"__{world.rank}_*")) + ([place.scratch / ".metadata"] if world.is_first else [])
+    for file in mine:
+        place.bucket.upload(file, urls.join(url, file.name))
+    sizes = distributed.gather({file.name: file.stat().st_size for file in mine})
+    _empty(place.scratch, world)
+    return {name: size for part in sizes for name, size in part.items()}
+
+
+def _finish(place: Place, url: str, step: int, files: dict[str, int], teacher: bytes, facts: dict[str, Any]) -> None:
+    place.bucket.write(urls.join(url, TEACHER), teacher)
+    place.bucket.write(urls.join(url, CONFIG), json.dumps(facts, indent=1).encode())
+    fencing.check(place.root, place.claim, place.bucket)
+    done = {"step": step, "time": progress.timestamp(time.time()), "state": _state_name(place), "files": files}
+    try:
+        place.bucket.write(urls.join(url, MARKER), json.dumps(done, indent=1).encode(), if_absent=True)
+    except storage.AlreadyExists as error:
+        # a write that was retried after a lost answer finds its own marker
+        if _marker(url, place.bucket)["state"] != _state_name(place):
+            raise fencing.Superseded(f"another process has completed {url} meanwhile: this one stops") from error
+
+
+def _marker(url: str, bucket: storage.Bucket) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(bucket.read(urls.join(url, MARKER)))
+    return found
+
+
+def _download(place: Place, url: str) -> None:
+    done = _marker(url, place.bucket)
+    for name, size in done["files"].items():
+        source, file = urls.join(url, done["state"], name), place.scratch / name
+        place.bucket.download(source, file)
+        if file.stat().st_size != size:
+            raise errors.DataNotFound(f"{source} has {file.stat().st_size} bytes instead of {size}: it was changed; delete {url}")
+
+
+def _empty(scratch: pathlib.Path, world: distributed.World) -> None:
+    """An empty folder for the processes of this node, once none of them needs what was in it."""
+    distributed.barrier()
+    if world.local_rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+    distributed.barrier()

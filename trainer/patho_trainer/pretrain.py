@@ -1,0 +1,134 @@
+"""Pretraining, top to bottom: patches -> crops -> teacher -> student -> loss -> gradients -> finite? -> step -> EMA -> log -> checkpoint.
+
+Every process runs `train`. There is no state but the step and the weights: patches, crops and drop-path are functions of
+(seed, step, slot), so that going on after a kill is asking for the next step.
+"""
+
+import contextlib
+import math
+
+import torch
+from torch.nn import parallel
+
+from patho_api import status
+from patho_trainer import checkpoint, config, context, diverged, distributed, errors, optim, schedules, snapshots, telemetry
+from patho_trainer.data import augment, catalog, index, stream
+from patho_trainer.methods import dino
+
+
+def train(ctx: context.Context) -> None:
+    """Train to the last step, from the newest checkpoint if there is one.
+
+    Raises Stopped after the save that a SIGTERM asked for, Diverged before the optimizer takes a loss that is not finite, Superseded
+    when a newer process writes the checkpoints, and what index, stream and bucket raise.
+    """
+    world, h = ctx.world, config.resolved(ctx.spec)
+    newest = distributed.on_first(world, lambda: checkpoint.latest(ctx.place.root, ctx.place.bucket))
+    slides = _slides(ctx, newest)
+    ctx.reporter.tell(stage="Loading", step=newest.step if newest else 0, total_steps=h.steps, checkpoint=newest)
+    method = dino.build(ctx.spec, world.device, ctx.slides)
+    student = distributed.replicate(method.student, world)
+    optimizer = optim.adamw(method.student, h)
+    kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
+    first = kept.restore(newest)
+    told = telemetry.Telemetry(ctx, slides)
+    with contextlib.closing(_patches(ctx, slides, first, told.stats)) as patches:
+        for step in range(first, h.steps):
+            with told.watch("data_wait"):
+                batch = next(patches)
+            values = schedules.at(h, step)
+            terms = _gradients(method, student, batch, values, told.watch)
+            norm = optim.clip_per_parameter(method.student.parameters(), h.clip_grad)
+            outcome = _agree(ctx, terms, norm, told.watch)
+            if not outcome.finite:
+                raise diverged.error(ctx, batch, terms["loss"], outcome)
+            with told.watch("optimizer"):
+                if values.freeze_last_layer:
+                    optim.freeze_last_layer(method.student)
+                optim.apply(values, optimizer)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                dino.update(method, values, distributed.add_up)
+            done = step + 1
+            told.step(done, batch, outcome, values)
+            if done % h.monitor_every_steps == 0:
+                kept.measured(told.health(method, outcome, kept.rankme_max))
+            if done % ctx.spec.checkpoints.every_steps == 0 or done == h.steps or outcome.stop:
+                told.saved(*kept.save(done))
+            if outcome.stop and done < h.steps:
+                raise errors.Stopped(f"stopped after step {done}, which is saved")
+
+
+def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalog.Catalog:
+    """The slide index: the version that the run is pinned to, else built or brought up to date by all processes together."""
+    spec = ctx.spec.slides
+    if newest is not None:
+        version = checkpoint.config(newest.url, ctx.place.bucket)["indexVersion"]
+        return index.load(spec.index, version=version, bucket=ctx.slides)
+
+    def watch(done: int, total: int) -> None:
+        ctx.obey()
+        ctx.reporter.tell(stage="Indexing", step=done, total_steps=total)
+
+    return index.build(
+        [spec.source],
+        spec.index,
+        foreground=spec.foreground,
+        patches=ctx.spec.patches,
+        bucket=ctx.slides,
+        rank=ctx.world.rank,
+        world_size=ctx.world.size,
+        progress=watch,
+    )
+
+
+def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: stream.Stats) -> stream.Batches:
+    world, seed = ctx.world, ctx.spec.training.seed
+    return stream.batches(
+        slides, ctx.spec, seed=seed, start_step=first, rank=world.rank, world_size=world.size, bucket=ctx.slides, stats=stats
+    )
+
+
+def _gradients(
+    method: dino.Method,
+    student: parallel.DistributedDataParallel,
+    batch: stream.Batch,
+    values: schedules.Values,
+    watch: telemetry.Stopwatch,
+) -> dict[str, torch.Tensor]:
+    """Gradients of the whole global batch, the same in all processes; returns this process's share of the loss terms.
+
+    Shares are sums over samples divided by the global batch size, and are added up: so processes may hold different numbers of samples,
+    and micro-batches change nothing. DDP averages over the processes, hence the factor.
+    """
+    h, device = method.hyperparameters, method.center_K.device
+    starts = range(0, len(batch.slots), h.micro_batch_size)
+    terms: dict[str, torch.Tensor] = {}
+    for start in starts:
+        part = slice(start, start + h.micro_batch_size)
+        slots = batch.slots[part]
+        with watch("augment"):
+            crops_VBCHW = augment.multi_crop(batch.images[part].to(device, non_blocking=True), h, h.seed, batch.step, slots)
+        with contextlib.nullcontext() if start == starts[-1] else student.no_sync():
+            with watch("forward"):
+                found = dino.step(method, crops_VBCHW, values, step=batch.step, slots=slots, student=student)
+            with watch("backward"):
+                torch.autograd.backward(found["loss"] * torch.distributed.get_world_size())
+        for term, value in found.items():
+            terms[term] = terms.get(term, 0) + value.detach()
+    return terms
+
+
+def _agree(ctx: context.Context, terms: dict[str, torch.Tensor], norm: torch.Tensor, watch: telemetry.Stopwatch) -> telemetry.Outcome:
+    """What all processes must know to do the same next: one small sum. NaN and infinity of one process reach all of them."""
+    gradient_norm = float(norm)
+    mine = [float(value) for value in terms.values()]
+    mine += [float(not math.isfinite(gradient_norm)), float(ctx.stop.is_set()), watch.seconds.get("data_wait", 0.0)]
+    *sums, bad_norms, stops, waits = distributed.total(mine)
+    return telemetry.Outcome(
+        terms=dict(zip(terms, sums, strict=True)),
+        gradient_norm=gradient_norm,
+        finite=bad_norms == 0 and all(map(math.isfinite, sums)),
+        stop=stops > 0,
+        wait_seconds=waits / ctx.world.size,
+    )

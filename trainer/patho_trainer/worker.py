@@ -1,0 +1,90 @@
+"""A training process: joins the others, trains, and says why it ended. Started by torchrun's agent (see `launcher`)."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType
+
+import torch
+
+from patho_api import names, pretrain
+from patho_trainer import checkpoint, context, distributed, errors, fencing, progress, task, verdict, workspace
+from patho_trainer import pretrain as training
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Train as the arguments and the environment say; returns the exit code."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed agent must not leave workers that go on writing
+    todo = task.read(arguments)
+    assert isinstance(todo.spec, pretrain.PretrainSpec)
+    space = workspace.at(todo.run_id, todo.node_rank)
+    stop = _stoppable(space)
+    try:
+        training.train(_context(todo, todo.spec, space, stop))
+    except errors.PathoError as error:
+        return _give_up(error, todo, todo.spec, space)
+    except Exception:
+        traceback.print_exc()
+        return 1  # a peer was lost, for instance: torchrun starts the workers again
+    distributed.leave()
+    return names.EXIT_DONE
+
+
+def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace, stop: threading.Event) -> context.Context:
+    device = distributed.choose_device(spec.compute, torch.cuda.device_count())
+    if spec.training.deterministic:
+        distributed.be_deterministic()
+    world = distributed.join(device, todo.node_rank)
+    reporter = progress.Reporter(space, todo.run_id, enabled=world.reports)
+    restarts = workspace.count_round(space) if world.local_rank == 0 else 0
+    reporter.tell(restarts=restarts)
+    root, bucket = spec.checkpoints.url, task.checkpoints_bucket(spec)
+    claim = distributed.on_first(world, lambda: fencing.claim(root, todo.attempt, bucket))
+    return context.Context(
+        spec=spec,
+        run_id=todo.run_id,
+        attempt=todo.attempt,
+        world=world,
+        space=space,
+        slides=task.slides_bucket(spec.slides.storage),
+        place=checkpoint.Place(root, bucket, claim, space.scratch),
+        reporter=reporter,
+        stop=stop,
+        restarts=restarts,
+    )
+
+
+def _stoppable(space: workspace.Workspace) -> threading.Event:
+    """The event that SIGTERM sets. Where the run is over for good, there is nothing to save: the process ends at once."""
+    stop = threading.Event()
+
+    def handler(_: int, __: FrameType | None) -> None:
+        left = verdict.found(space.verdict)
+        if left is not None and left.ends_the_run:
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    return stop
+
+
+def _give_up(error: errors.PathoError, todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace) -> int:
+    """Leave a verdict, here and for the other pods, where trying again is pointless."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    last = verdict.of(error, todo.run_id)
+    if last is None:
+        return 1
+    verdict.leave(last, space.verdict)
+    if last.exit_code in names.PERMANENT_EXITS:
+        verdict.publish(last, spec.checkpoints.url, todo.attempt, task.checkpoints_bucket(spec))
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
