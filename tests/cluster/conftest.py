@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import controlplane, kwok, tools
+from tests.cluster import controlplane, kwok, leftovers, node, tools
 from tests.cluster.cluster import Cluster
+from tests.cluster.network import Network
 from tests.cluster.processes import Processes
 
 FAKE_NODES = 3
@@ -47,8 +48,7 @@ def processes(folder: pathlib.Path) -> Iterator[Processes]:
 @pytest.fixture(scope="session")
 def cluster(processes: Processes) -> Iterator[Cluster]:
     """A cluster with three fake nodes, as its administrator."""
-    if reason := tools.missing() and tools.reason_against_building():
-        pytest.skip(f"NOT RUN: {reason}")
+    _need_tools()
     access = _foreign_cluster() or controlplane.start(processes).cluster
     kwok.start(processes, access.kubeconfig)
     kwok.add_nodes(access, FAKE_NODES)
@@ -56,13 +56,44 @@ def cluster(processes: Processes) -> Iterator[Cluster]:
     kwok.remove_nodes(access)
 
 
+@pytest.fixture(scope="session")
+def real_node() -> Iterator[node.Node]:
+    """A control plane of its own with a real kubelet; removed completely, as is what a killed run left."""
+    _need_tools()
+    if reason := node.reason_against():
+        pytest.skip(f"NOT RUN: {reason}")
+    with Network.claim() as network:
+        leftovers.remove(network)
+        group = Processes(network.folder)
+        try:
+            yield node.start(controlplane.start(group, network))
+        finally:
+            group.stop_all()
+            leftovers.remove(network)
+
+
 @pytest.fixture
 def here(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, in a new namespace that enforces the restricted Pod Security Standard."""
+    yield from _new_namespace(cluster)
+
+
+@pytest.fixture
+def on_node(real_node: node.Node) -> Iterator[Cluster]:
+    """The real node's cluster, in such a namespace."""
+    yield from _new_namespace(real_node.plane.cluster)
+
+
+def _new_namespace(cluster: Cluster) -> Iterator[Cluster]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
     yield cluster.inside(name)
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _need_tools() -> None:
+    if tools.missing() and (reason := tools.reason_against_building()):
+        pytest.skip(f"NOT RUN: {reason}")
 
 
 def _foreign_cluster() -> Cluster | None:

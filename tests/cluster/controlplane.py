@@ -6,20 +6,11 @@ import socket
 
 from tests.cluster import pki, tools, waiting
 from tests.cluster.cluster import Cluster, Refused
+from tests.cluster.network import Network
 from tests.cluster.processes import Processes
 
 START_SECONDS = 90  # measured: 4 s on an idle machine; two busy cores need ten times that
 QUICK_CLIENT = ("--kube-api-qps=500", "--kube-api-burst=1000")
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Addresses that pods of a real node see. The gateway is this machine."""
-
-    gateway: str = "10.88.0.1"
-    pods: str = "10.88.0.0/17"
-    services: str = "10.88.128.0/24"
-    api_service: str = "10.88.128.1"  # the first address of `services`, always
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,10 +72,10 @@ class Processes:
         self._pid_file(name).unlink(missing_ok=True)
 
     def stop_all(self) -> None:
-        """Stop everything, the last started first."""
+        """End everything, the last started first, without grace: nothing that they hold is kept."""
         files = sorted(self.folder.glob("*.pid"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
         for file in files:
-            self.stop(file.stem)
+            self.stop(file.stem, signal.SIGKILL)
 
     def _pid_file(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.pid"

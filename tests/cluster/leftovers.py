@@ -1,0 +1,99 @@
+"""Removing a test node completely, also one whose run was killed: by what carries its slot's name, never by guess."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+
+from tests.cluster import network, waiting
+
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+CONTAINER_LOGS = pathlib.Path("/var/log/containers")
+CNI_RESULTS = pathlib.Path("/var/lib/cni/results")
+KUBELET_FOLDER = pathlib.Path("/var/lib/kubelet")
+
+
+def make_cgroups(name: str) -> None:
+    """A cgroup for everything the node runs: in each hierarchy (version 1) or in the one (version 2)."""
+    for root in _hierarchies():
+        (root / name).mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems") if root.name == "cpuset" else ():  # empty until written
+            (root / name / setting).write_text((root / setting).read_text())
+
+
+def remove(net: network.Network) -> None:
+    """End and remove containers, mounts, bridge, rules, cgroups and files of a slot. Its daemons must have been stopped."""
+    namespaces = list(_network_namespaces(net.folder))
+    waiting.until(lambda: not _kill_members(net), what=f"end of all containers of {net.name}", seconds=30)
+    _unmount(net.folder)
+    for namespace in namespaces:
+        subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
+    network.down(net)
+    _remove_cgroups(net.name)
+    _remove_traces(net)
+    if net.folder.exists():
+        shutil.rmtree(net.folder)
+
+
+def _hierarchies() -> list[pathlib.Path]:
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    return [h for h in CGROUPS.iterdir() if h.is_dir() and not h.is_symlink()]
+
+
+def _kill_members(net: network.Network) -> list[int]:
+    """Kill every process in the slot's cgroup, and containerd's shims of its folder; those that were found."""
+    found = {int(pid) for root in _hierarchies() for file in (root / net.name).rglob("cgroup.procs") for pid in file.read_text().split()}
+    found |= set(_shims(net.folder))
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return sorted(found)
+
+
+def _shims(folder: pathlib.Path) -> Iterator[int]:
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+            if "containerd-shim" in words[0] and str(folder / "containerd.sock") in words:
+                yield int(entry.parent.name)
+
+
+def _network_namespaces(folder: pathlib.Path) -> Iterator[str]:
+    """Names of the namespaces that the node's pods live in, from containerd's own files."""
+    for file in (folder / "containerd" / "state").glob("io.containerd.runtime.v2.task/k8s.io/*/config.json"):
+        for namespace in json.loads(file.read_text())["linux"]["namespaces"]:
+            if namespace["type"] == "network" and namespace.get("path", "").startswith(("/run/netns/", "/var/run/netns/")):
+                yield pathlib.Path(namespace["path"]).name
+
+
+def _unmount(folder: pathlib.Path) -> None:
+    points = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed([p for p in points if p.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+
+
+def _remove_cgroups(name: str) -> None:
+    for root in _hierarchies():
+        folders = sorted((f for f in [root / name, *(root / name).rglob("*")] if f.is_dir()), key=lambda f: -len(f.parts))
+        for folder in folders:
+            folder.rmdir()
+
+
+def _remove_traces(net: network.Network) -> None:
+    """What kubelet and CNI leave outside the node's folder."""
+    for link in CONTAINER_LOGS.glob("*.log"):
+        if link.is_symlink() and str(link.readlink()).startswith(f"{net.folder}/"):
+            link.unlink()
+    containers = [file.name.removeprefix(f"{net.name}-").removesuffix("-eth0") for file in CNI_RESULTS.glob(f"{net.name}-*-eth0")]
+    for container in containers:
+        for file in CNI_RESULTS.glob(f"*-{container}-*"):
+            file.unlink()
+    shutil.rmtree(KUBELET_FOLDER / "device-plugins", ignore_errors=True)
+    for empty in (KUBELET_FOLDER, CONTAINER_LOGS, CNI_RESULTS, CNI_RESULTS.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
