@@ -37,7 +37,7 @@ class Encoder:
     def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
         """float32 features (B, F) of uint8 images."""
         mean, std = (torch.tensor(v, device=images_B3SS.device)[:, None, None] for v in (self.normalization.mean, self.normalization.std))
-        tokens_BND = self.backbone.forward_features((images_B3SS / 255 - mean) / std)
+        tokens_BND: torch.Tensor = self.backbone.forward_features((images_B3SS / 255 - mean) / std)
         if self.pooling == "CLS":
             return tokens_BND[:, 0]
         return torch.cat([tokens_BND[:, 0], tokens_BND[:, self.backbone.num_prefix_tokens :].mean(dim=1)], dim=1)

@@ -9,7 +9,6 @@ What a run computes does not depend on the others.
 
 import dataclasses
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -65,8 +64,8 @@ def fit(
     parameters_RKP = _start(seeds, train.features_ND.shape[1], 1 if classes == 2 else classes).to(device).requires_grad_()
     optimizer = _optimizer(parameters_RKP, recipe)
     best = _Best.of(parameters_RKP)
-    step = 0
-    for epoch in itertools.count():
+    step = epoch = 0
+    while step < recipe.max_steps and not best.stopped_R.all():
         for batch_RB in _batches(seeds, epoch, len(train.labels_N), recipe.batch_size)[: recipe.max_steps - step]:
             optimizer.param_groups[0]["lr"] = protocols.learning_rate(recipe, step, epoch)
             _step(parameters_RKP, optimizer, train, batch_RB.to(device))
@@ -74,8 +73,8 @@ def fit(
         best.update(parameters_RKP.detach(), _scores(parameters_RKP.detach(), val, classes), epoch, step, recipe.patience_epochs)
         if progress:
             progress(step, recipe.max_steps)
-        if step == recipe.max_steps or best.stopped_R.all():
-            return best.probes()
+        epoch += 1
+    return best.probes()
 
 
 @dataclasses.dataclass
@@ -136,7 +135,7 @@ def _start(seeds: Sequence[int], width: int, outputs: int) -> torch.Tensor:
 def _batches(seeds: Sequence[int], epoch: int, samples: int, batch_size: int) -> tuple[torch.Tensor, ...]:
     """Sample numbers (R, B) of each step of an epoch."""
     orders = [torch.randperm(samples, generator=_generator(seed, "order", epoch)) for seed in seeds]
-    return torch.stack(orders).split(batch_size, dim=1)
+    return torch.split(torch.stack(orders), batch_size, dim=1)
 
 
 def _optimizer(parameters_RKP: torch.Tensor, recipe: protocols.Recipe) -> torch.optim.Optimizer:
