@@ -167,6 +167,16 @@ def offers(slide: Slide, patches: pretrain.Patches) -> tuple[Offer, ...]:
     return tuple(dataclasses.replace(each, weight=each.weight / total) for each in found)
 
 
+def mix(slides: Sequence[Slide], patches: pretrain.Patches) -> dict[float, float]:
+    """Share of each wanted um/px among all patches, every slide weighing what its manifest says: what a model really sees."""
+    shares = {wanted.mpp: 0.0 for wanted in patches.magnifications}
+    for slide in slides:
+        for each in offers(slide, patches):
+            shares[each.wanted_mpp] += each.weight * slide.weight
+    total = sum(shares.values()) or 1.0
+    return {mpp: share / total for mpp, share in shares.items()}
+
+
 def hash_of(slide_id: str) -> int:
     """A number in [0, 2^64) that orders slides: the same for a slide in every index, so that fractions are nested."""
     return int.from_bytes(hashlib.blake2b(slide_id.encode(), digest_size=8).digest(), "big")

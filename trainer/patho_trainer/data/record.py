@@ -30,6 +30,10 @@ def encode(levels: Sequence[tuple[Ints, Ints]], mask: NDArray[np.bool_]) -> byte
         pages = [_pack(offsets[r : r + rows_a_page].ravel(), sizes[r : r + rows_a_page].ravel()) for r in range(0, rows, rows_a_page)]
         directory["levels"].append([rows, columns, rows_a_page, *map(len, pages)])
         parts += pages
+    return _join(directory, parts)
+
+
+def _join(directory: dict[str, list[list[int]]], parts: Sequence[bytes]) -> bytes:
     head = json.dumps(directory, separators=(",", ":")).encode()
     return b"".join([MAGIC, struct.pack("<I", len(head)), head, *parts])
 
@@ -61,6 +65,7 @@ class Record:
         (length,) = struct.unpack("<I", data[4:8])
         directory = json.loads(data[8 : 8 + length])
         self._data = data
+        self._directory = directory
         self._mask_rows, self._mask_columns, self._mask_size = directory["mask"][0]
         self._shapes = [(rows, columns, step) for rows, columns, step, *_ in directory["levels"]]
         self._mask_start = at = 8 + length
@@ -71,6 +76,12 @@ class Record:
             self._pages.append(list(itertools.pairwise(ends)))
             at = ends[-1]
         self._decoded: dict[tuple[int, int], tuple[Ints, Ints]] = {}
+
+    def with_mask(self, mask: NDArray[np.bool_]) -> bytes:
+        """The bytes of the same record with another mask of shape (rows, columns)."""
+        packed = zlib.compress(np.packbits(mask).tobytes(), 9)
+        directory = {"mask": [[*mask.shape, len(packed)]], "levels": self._directory["levels"]}
+        return _join(directory, [packed, self._data[self._mask_start + self._mask_size :]])
 
     def _page(self, level: int, page: int) -> tuple[Ints, Ints]:
         if (level, page) in self._decoded:

@@ -44,7 +44,7 @@ class Bucket:
     """
 
     def __init__(
-        self, storage: common.Storage | None = None, secret_dir: str | None = None, *, options: Mapping[str, str] | None = None
+        self, storage: common.Storage | None = None, secret_dir: str | None = None, options: Mapping[str, str] | None = None
     ) -> None:
         """`secret_dir` defaults to $PATHO_STORAGE_SECRET_DIR; `options` are further options of obstore's, credentials included."""
         self._storage = storage or common.Storage()
@@ -208,6 +208,11 @@ class Bucket:
     def _receive(self, url: str, count: int) -> None:
         with self._lock:
             self.received[urls.parse(url).scheme] += count
+
+
+def from_options(options: Mapping[str, Any]) -> Bucket:
+    """A bucket for `storage_options` as fsspec's filesystems (s3fs, gcsfs, adlfs) or obstore name them, credentials included."""
+    return Bucket(*stores.split_options(options))
 
 
 class _Ranges:

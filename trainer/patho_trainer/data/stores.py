@@ -86,3 +86,27 @@ def open_store(address: urls.Address, storage: common.Storage, secret_dir: str |
         ) from error
     emulated = address.scheme == "gs" and storage.endpoint
     return emulator.EmulatedStore(store, storage.endpoint.rstrip("/"), address.root) if emulated else store
+
+
+# fsspec's names (s3fs, gcsfs, adlfs) -> obstore's
+FSSPEC_NAMES = {"key": "access_key_id", "secret": "secret_access_key", "account_name": "account_name", "account_key": "account_key"}
+ENDPOINT_NAMES = ("endpoint_url", "endpoint", "base_url", "aws_endpoint", "aws_endpoint_url")
+ANONYMOUS_NAMES = ("anon", "anonymous", "skip_signature")
+
+
+def split_options(given: Mapping[str, Any]) -> tuple[common.Storage, None, dict[str, str]]:
+    """Arguments of `storage.Bucket` for a mapping in fsspec's or obstore's words."""
+    flat = {**given, **dict(given.get("client_kwargs", {}))}
+    flat.pop("client_kwargs", None)
+    endpoint = next((str(flat.pop(name)) for name in ENDPOINT_NAMES if flat.get(name)), "")
+    anonymous = any(flat.get(name) for name in ANONYMOUS_NAMES)
+    region = str(flat.pop("region", None) or flat.pop("region_name", None) or "")
+    token = flat.pop("token", None)
+    if token == "anon":
+        anonymous = True
+    elif isinstance(token, str):
+        flat["application_credentials" if token.endswith(".json") else "token"] = token
+    options = {
+        FSSPEC_NAMES.get(name, name): str(value) for name, value in flat.items() if value is not None and name not in ANONYMOUS_NAMES
+    }
+    return common.Storage(endpoint=endpoint, region=region, anonymous=anonymous), None, options

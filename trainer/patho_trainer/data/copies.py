@@ -1,0 +1,150 @@
+"""Slides that only OpenSlide can read: a local copy of each, in a bounded folder, and open handles. Thread-safe."""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from patho_api import names
+
+from patho_trainer.data import catalog, storage, urls
+
+Pixels = NDArray[np.uint8]
+
+LIMIT_BYTES = 50 * 2**30  # of a process; half of the free disk where that is less
+OPEN_SLIDES = 32  # handles; each keeps OpenSlide's own tile cache of 32 MiB
+FOLDER_PREFIX = "pathoscale-slides-"
+
+
+@dataclasses.dataclass
+class _Copy:
+    """A slide on this machine; `folder` is None for one that lies here anyway. `users` hold it against eviction."""
+
+    handle: openslide.OpenSlide
+    folder: pathlib.Path | None
+    size: int
+    users: int = 0
+
+
+class Copies:
+    """Local copies, by url and etag; the least recently used go first. One for each process: a rank's slides are its own."""
+
+    def __init__(self, bucket: storage.Bucket, folder: str | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
+        """`folder` defaults to $PATHO_SCRATCH_DIR or the system's; what a killed process left there is removed."""
+        scratch = pathlib.Path(folder or os.environ.get(names.ENV_SCRATCH_DIR) or tempfile.gettempdir())
+        scratch.mkdir(parents=True, exist_ok=True)
+        _sweep(scratch)
+        self._bucket = bucket
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=scratch))
+        self._limit = min(limit_bytes, shutil.disk_usage(scratch).free // 2)
+        self._copies: collections.OrderedDict[tuple[str, str], _Copy] = collections.OrderedDict()
+        self._opening: dict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def read(self, slide: catalog.Slide, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """A region of a level as uint8 RGB (height, width, 3); (x, y) in pixels of that level; white where the slide has nothing.
+
+        OpenSlide takes level-0 corners: where the downsample is no integer, it interpolates. Raises OpenSlideError.
+        """
+        scale = slide.levels[level].downsample
+        with self.open(slide.url, slide.etag) as handle:
+            return region(handle, (round(x * scale), round(y * scale)), level, (width, height))
+
+    @contextlib.contextmanager
+    def open(self, url: str, etag: str) -> Iterator[openslide.OpenSlide]:
+        """The open slide, fetched first where it is not here. Raises OpenSlideError where it is not a slide."""
+        copy = self._hold(url, etag)
+        try:
+            yield copy.handle
+        finally:
+            with self._lock:
+                copy.users -= 1
+
+    def _hold(self, url: str, etag: str) -> _Copy:
+        key = (url, etag)
+        with self._lock:
+            opening = self._opening[key]
+        with opening:
+            with self._lock:
+                copy = self._copies.get(key)
+            fresh = copy or self._fetch(url)
+            with self._lock:
+                self._copies[key] = fresh
+                self._copies.move_to_end(key)
+                fresh.users += 1
+                self._opening.pop(key, None)
+        return fresh
+
+    def _fetch(self, url: str) -> _Copy:
+        address = urls.parse(url)
+        if address.scheme == "file":
+            self._make_room(0)
+            return _Copy(openslide.OpenSlide("/" + address.path), None, 0)
+        files = companions(self._bucket, url)
+        size = sum(file.size for file in files)
+        self._make_room(size)
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            for file in files:
+                path = folder / file.url.removeprefix(urls.parent(url))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._bucket.download(file.url, path)
+            return _Copy(openslide.OpenSlide(folder / urls.name(url)), folder, size)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _make_room(self, size: int) -> None:
+        """Close the least recently used that nobody holds, until `size` more bytes and one more handle fit."""
+        with self._lock:
+            total = sum(copy.size for copy in self._copies.values())
+            for key, copy in list(self._copies.items()):
+                if total + size <= self._limit and len(self._copies) < OPEN_SLIDES:
+                    return
+                if not copy.users:
+                    del self._copies[key]
+                    total -= copy.size
+                    _discard(copy)
+
+
+def companions(bucket: storage.Bucket, url: str) -> list[storage.ObjectInfo]:
+    """The objects a slide is made of: MIRAX has a folder of its name beside it, DICOM is all files of a folder."""
+    stem, _, kind = url.rpartition(".")
+    own = bucket.head(url)
+    if kind.lower() == "mrxs":
+        return [own, *bucket.list(stem + "/")]
+    if kind.lower() == "dcm":
+        return [file for file in bucket.list(urls.parent(url)) if file.url.lower().endswith(".dcm")]
+    return [own]
+
+
+def region(handle: openslide.OpenSlide, xy_level0: tuple[int, int], level: int, size: tuple[int, int]) -> Pixels:
+    """uint8 RGB (height, width, 3); OpenSlide's transparency is background, laid on white."""
+    rgba = np.asarray(handle.read_region(xy_level0, level, size))
+    rgb = np.ascontiguousarray(rgba[..., :3])
+    rgb[rgba[..., 3] == 0] = 255
+    return rgb
+
+
+def _discard(copy: _Copy) -> None:
+    copy.handle.close()
+    if copy.folder:
+        shutil.rmtree(copy.folder, ignore_errors=True)
+
+
+def _sweep(scratch: pathlib.Path) -> None:
+    """Remove the folders of processes that are gone (kill -9 leaves them)."""
+    for folder in scratch.glob(f"{FOLDER_PREFIX}*"):
+        pid = folder.name.removeprefix(FOLDER_PREFIX).split("-")[0]
+        if pid.isdigit() and not pathlib.Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
