@@ -73,7 +73,7 @@ def build(
     rank: int = 0,
     world_size: int = 1,
     barrier: Callable[[], None] = lambda: None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> catalog.Catalog:
     """Bring the index in folder `out` up to date with the slides of `sources` (manifests, globs, folders), and load it.
 
@@ -86,7 +86,7 @@ def build(
     bucket.check(urls.join(out, "catalog.parquet"))
     entries, columns = manifest.discover(job.sources, bucket)
     share = [entry for entry in entries if catalog.hash_of(entry.id) % world_size == rank]
-    rows = _Rank(job, bucket, progress).rows(share)
+    rows = _Rank(job, bucket, rank, world_size).rows(share, progress)
     bucket.write(_part(job, rank), table.write(rows, {}))
     barrier()
     if rank == 0:
@@ -104,6 +104,8 @@ def load(url: str, bucket: storage.Bucket | None = None, version: str = "") -> c
     except storage.NotFound as error:
         wanted = f"version {version} of a slide index" if version else "slide index"
         raise storage.NotFound(f"no {wanted} at {url}: build one with `patho index SOURCE --out {url}`") from error
+    except ValueError as error:
+        raise errors.InvalidConfiguration(f"{urls.join(url, name)} is no slide index: give `index` a folder of its own") from error
     slides = [row.slide for row in rows]
     return catalog.Catalog(facts["version"], slides, _fetcher(url, bucket), url=url, columns=facts["columns"])
 
@@ -143,13 +145,15 @@ def _hash(value: object) -> str:
 class _Rank:
     """One rank's share of a build."""
 
-    def __init__(self, job: Job, bucket: storage.Bucket, progress: Progress) -> None:
-        self._job, self._bucket, self._progress = job, bucket, progress
+    def __init__(self, job: Job, bucket: storage.Bucket, rank: int, world_size: int) -> None:
+        self._job, self._bucket = job, bucket
         self._scanner = scan.Scanner(bucket, job.foreground, job.patches)
         self._fetch = _fetcher(job.out, bucket)
         self._settled, self._recount = _known_rows(job, bucket)
+        taken = sum(urls.name(info.url).startswith("tiles-") for info in bucket.list(job.out))
+        self._numbers = itertools.count(taken + rank, world_size)  # of objects; another build may take one first
 
-    def rows(self, share: Sequence[manifest.Entry]) -> list[table.Row]:
+    def rows(self, share: Sequence[manifest.Entry], progress: Progress | None) -> list[table.Row]:
         """The rows of this rank's slides, in no order; new ones are saved as they come."""
         rows: list[table.Row] = []
         fresh: list[tuple[table.Row, bytes]] = []
@@ -162,7 +166,8 @@ class _Rank:
             if len(fresh) >= FLUSH_SLIDES or (fresh and time.monotonic() - flushed > FLUSH_SECONDS):
                 rows += self._flush(fresh)
                 fresh, flushed = [], time.monotonic()
-            self._progress(len(rows) + len(fresh), len(share))
+            if progress:
+                progress(len(rows) + len(fresh), len(share))
         return rows + self._flush(fresh)
 
     def _each(self, share: Sequence[manifest.Entry]) -> Iterator[tuple[table.Row, bytes]]:
@@ -209,15 +214,11 @@ class _Rank:
         return placed
 
     def _write_records(self, data: bytes) -> str:
-        taken = [info.url for info in self._bucket.list(self._job.out) if urls.name(info.url).startswith("tiles-")]
-        for number in itertools.count(len(taken)):
-            name = f"tiles-{number:05d}.bin"
-            try:
+        while True:
+            name = f"tiles-{next(self._numbers):05d}.bin"
+            with contextlib.suppress(storage.AlreadyExists):
                 self._bucket.write(urls.join(self._job.out, name), data, if_absent=True)
-            except storage.AlreadyExists:
-                continue
-            return name
-        raise AssertionError("counting has no end")
+                return name
 
 
 def _known_rows(job: Job, bucket: storage.Bucket) -> tuple[Rows, Rows]:

@@ -78,6 +78,6 @@ class Scanner:
             share = self._foreground.min_coverage
             return (
                 "NoForeground",
-                f"no patch lies on tissue by {share:.0%} ({self._foreground.method}); lower slides.foreground.minCoverage?",
+                f"no patch lies on tissue by {share:.0%} ({self._foreground.method}): foreground.minCoverage may be lower",
             )
         return "", ""
