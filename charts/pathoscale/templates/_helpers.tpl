@@ -36,14 +36,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, create]                # one for a run; its owner's end deletes it
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, delete]   # the Job controller creates them
 - apiGroups: [""]
   resources: [pods/status]
   verbs: [patch]                      # pods on dead nodes
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, list]               # list: why a pod waits, in the scheduler's own words
 {{- end -}}
