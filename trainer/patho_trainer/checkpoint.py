@@ -110,7 +110,7 @@ def load(place: Place, world: distributed.World, url: str, state: State) -> None
     if world.local_rank == 0:
         _download(place, url)
     distributed.barrier()
-    state_dict_loader.load(state, storage_reader=filesystem.FileSystemReader(place.scratch), no_dist=world.size == 1)
+    state_dict_loader.load(state, storage_reader=filesystem.FileSystemReader(place.scratch))
     _empty(place.scratch, world)
 
 
@@ -160,7 +160,7 @@ def _write_state(place: Place, world: distributed.World, url: str, state: State)
     """Write every process's share to its disk, then to the bucket. Returns the sizes of all files by name."""
     _empty(place.scratch, world)
     writer = filesystem.FileSystemWriter(place.scratch, sync_files=False)
-    state_dict_saver.save(state, storage_writer=writer, no_dist=world.size == 1)
+    state_dict_saver.save(state, storage_writer=writer)
     mine = sorted(place.scratch.glob(f"__{world.rank}_*")) + ([place.scratch / ".metadata"] if world.is_first else [])
     for file in mine:
         place.bucket.upload(file, urls.join(url, file.name))

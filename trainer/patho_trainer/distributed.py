@@ -86,8 +86,7 @@ def join(device: str, node_rank: int, environ: Mapping[str, str] = os.environ) -
 
 def leave() -> None:
     """Say goodbye to the others."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def barrier() -> None:
@@ -97,8 +96,6 @@ def barrier() -> None:
 
 def total(values: Sequence[float]) -> list[float]:
     """Sums of numbers over all processes, in double precision, the same everywhere."""
-    if not dist.is_initialized():
-        return list(values)
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return list(tensor.tolist())
@@ -106,8 +103,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 def add_up(tensor: torch.Tensor) -> None:
     """Sum a tensor over all processes, in place, where it is."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
+    dist.all_reduce(tensor)
 
 
 def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParallel:
@@ -123,8 +119,6 @@ def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParall
 
 def gather(value: T) -> list[T]:
     """The value of every process, in the order of ranks, everywhere."""
-    if not dist.is_initialized():
-        return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
@@ -138,8 +132,7 @@ def on_first(world: World, action: Callable[[], T]) -> T:
             outcome[0] = action()
         except errors.PathoError as error:
             outcome[1] = error
-    if dist.is_initialized():
-        dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
     if outcome[1] is not None:
         raise outcome[1]
     result: T = outcome[0]

@@ -4,7 +4,7 @@ import torch
 
 from patho_api import evaluate, pretrain, support
 from patho_trainer import distributed, errors, task
-from patho_trainer.data import index, sampler, storage, urls
+from patho_trainer.data import sampler, storage, urls
 from patho_trainer.models import vit
 
 PROBE = ".writable"
@@ -17,7 +17,7 @@ def check(todo: task.Task, spec: pretrain.PretrainSpec) -> None:
     if todo.node_rank == 0:
         vit.check_crops(spec.model.architecture, spec.training.crops)
         check_writable(spec.checkpoints.url, task.checkpoints_bucket(spec), "spec.checkpoints.url")
-        check_slides(spec, task.slides_bucket(spec.slides.storage))
+        check_readable(spec, task.slides_bucket(spec.slides.storage))
 
 
 def check_evaluation(spec: evaluate.EvalSpec, bucket: storage.Bucket) -> None:
@@ -46,5 +46,10 @@ def check_writable(url: str, bucket: storage.Bucket, field: str) -> None:
         raise errors.InvalidConfiguration(f"{field}: {error}") from error
 
 
-def check_slides(spec: pretrain.PretrainSpec, bucket: storage.Bucket) -> None:
-    """Raises InvalidConfiguration for a bucket that cannot be read, DataNotFound where there is no slide."""
+def check_readable(spec: pretrain.PretrainSpec, bucket: storage.Bucket) -> None:
+    """Raises InvalidConfiguration where the bucket of the slides or of their index does not exist or does not let us in."""
+    for field, url in (("source", spec.slides.source), ("index", spec.slides.index)):
+        try:
+            bucket.check(url)
+        except errors.InvalidConfiguration as error:
+            raise errors.InvalidConfiguration(f"spec.slides.{field}: {error}") from error

@@ -32,11 +32,11 @@ def train(ctx: context.Context) -> None:
     kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
     first = kept.restore(newest)
     told = telemetry.Telemetry(ctx, slides)
-    with contextlib.closing(_patches(ctx, slides, first, told.stats)) as patches:
-        for step in range(first, h.steps):
+    with _patches(ctx, slides, first, told.stats) as patches:
+        for done in range(first + 1, h.steps + 1):
             with told.watch("data_wait"):
                 batch = next(patches)
-            values = schedules.at(h, step)
+            values = schedules.at(h, batch.step)
             terms = _gradients(method, student, batch, values, told.watch)
             norm = optim.clip_per_parameter(method.student.parameters(), h.clip_grad)
             outcome = _agree(ctx, terms, norm, told.watch)
@@ -49,7 +49,6 @@ def train(ctx: context.Context) -> None:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 dino.update(method, values, distributed.add_up)
-            done = step + 1
             told.step(done, batch, outcome, values)
             if done % h.monitor_every_steps == 0:
                 kept.measured(told.health(method, outcome, kept.rankme_max))
@@ -67,8 +66,9 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         return index.load(spec.index, version=version, bucket=ctx.slides)
 
     def watch(done: int, total: int) -> None:
+        """`done` and `total` are this process's slides: the others' shares are about as large."""
         ctx.obey()
-        ctx.reporter.tell(stage="Indexing", step=done, total_steps=total)
+        ctx.reporter.tell(stage="Indexing", step=done * ctx.world.size, total_steps=total * ctx.world.size)
 
     return index.build(
         [spec.source],
@@ -78,14 +78,23 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         bucket=ctx.slides,
         rank=ctx.world.rank,
         world_size=ctx.world.size,
+        barrier=distributed.barrier,
         progress=watch,
     )
 
 
 def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: stream.Stats) -> stream.Batches:
-    world, seed = ctx.world, ctx.spec.training.seed
+    world, training = ctx.world, ctx.spec.training
     return stream.batches(
-        slides, ctx.spec, seed=seed, start_step=first, rank=world.rank, world_size=world.size, bucket=ctx.slides, stats=stats
+        slides,
+        ctx.spec,
+        seed=training.seed,
+        start_step=first,
+        stop_step=training.steps,
+        rank=world.rank,
+        world_size=world.size,
+        bucket=ctx.slides,
+        stats=stats,
     )
 
 

@@ -106,11 +106,10 @@ class Telemetry:
         ctx, world = self._ctx, self._ctx.world
         count = -(-monitors.PROBE_PATCHES // ctx.spec.training.batch_size)
         seed = ctx.spec.training.seed + PROBE_SEED
-        patches = stream.batches(
-            self._slides, ctx.spec, seed=seed, start_step=0, rank=world.rank, world_size=world.size, bucket=ctx.slides, stats=stream.Stats()
-        )
-        with contextlib.closing(patches):
-            return [next(patches).images.clone() for _ in range(count)]
+        with stream.batches(
+            self._slides, ctx.spec, seed=seed, stop_step=count, rank=world.rank, world_size=world.size, bucket=ctx.slides
+        ) as patches:
+            return [batch.images.clone() for batch in patches]
 
     def _count(self, done: int, images: int, outcome: Outcome, values: schedules.Values, stages: Mapping[str, float]) -> None:
         m = self.metrics

@@ -1,0 +1,167 @@
+"""Checkpoints: complete or absent, fenced, kept few."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from patho_trainer import checkpoint, distributed, errors, fencing
+from patho_trainer.data import storage
+
+ALONE = distributed.World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cpu"))
+FACTS = {"architecture": "vit_tiny_patch16_224"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def bucket():
+    return storage.Bucket()
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "run")
+
+
+def place(root: str, bucket: storage.Bucket, attempt: int = 1) -> checkpoint.Place:
+    return checkpoint.Place(root, bucket, fencing.claim(root, attempt, bucket), pathlib.Path(root + "-scratch"))
+
+
+def save(where: checkpoint.Place, step: int, value: float = 0.0):
+    return checkpoint.save(where, ALONE, step, {"method": {"w": torch.full((3,), value)}}, b"teacher", FACTS)
+
+
+def test_a_saved_state_comes_back_bit_by_bit(root, bucket):
+    where = place(root, bucket)
+    weights = torch.randn(5, 7, dtype=torch.float64)
+    found = checkpoint.save(where, ALONE, 20, {"method": {"w": weights}, "optimizer": {"w": {"step": torch.tensor(20.0)}}}, b"t", FACTS)
+    state = {"method": {"w": torch.zeros(5, 7, dtype=torch.float64)}, "optimizer": {"w": {"step": torch.zeros(())}}}
+    checkpoint.load(where, ALONE, found.url, state)
+    assert torch.equal(state["method"]["w"], weights)
+    assert float(state["optimizer"]["w"]["step"]) == 20
+
+
+def test_the_newest_complete_checkpoint_is_found(root, bucket):
+    where = place(root, bucket)
+    save(where, 10)
+    save(where, 20)
+    found = checkpoint.latest(root, bucket)
+    assert (found.step, found.url) == (20, f"{root}/step-00000020")
+    assert found.time.endswith("Z")
+
+
+def test_a_checkpoint_without_its_marker_does_not_exist(root, bucket):
+    where = place(root, bucket)
+    save(where, 10)
+    save(where, 20)
+    bucket.delete([f"{root}/step-00000020/COMPLETE.json"])
+    assert checkpoint.latest(root, bucket).step == 10
+
+
+def test_an_empty_folder_has_no_checkpoint(root, bucket):
+    assert checkpoint.latest(root, bucket) is None
+
+
+def test_what_is_complete_is_not_written_again(root, bucket):
+    where = place(root, bucket)
+    save(where, 10, value=1.0)
+    marker = bucket.read(f"{root}/step-00000010/COMPLETE.json")
+    save(where, 10, value=2.0)
+    assert bucket.read(f"{root}/step-00000010/COMPLETE.json") == marker
+
+
+def test_the_newest_checkpoints_are_kept(root, bucket):
+    where = place(root, bucket)
+    for step in (10, 20, 30):
+        save(where, step)
+    checkpoint.prune(root, 2, bucket)
+    assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 30]
+    assert not [o.url for o in bucket.list(root + "/") if "step-00000010" in o.url]
+
+
+@pytest.mark.parametrize(
+    ("objects", "keep", "doomed"),
+    [
+        (["r/step-00000010/COMPLETE.json"], 1, []),
+        (["r/step-00000010/x"], 1, []),  # a first save in progress
+        (["r/step-00000010/COMPLETE.json", "r/step-00000020/x"], 1, []),  # the next save in progress
+        (["r/step-00000010/x", "r/step-00000020/COMPLETE.json"], 1, ["r/step-00000010/x"]),  # a save that was cut off
+        (["r/step-00000010/COMPLETE.json", "r/step-00000020/COMPLETE.json"], 1, ["r/step-00000010/COMPLETE.json"]),
+        (["r/step-00000010/COMPLETE.json", "r/step-00000020/COMPLETE.json"], 2, []),
+        (["r/writers/000001-000001.json", "r/verdict-1.json", "r/step-00000020/COMPLETE.json"], 1, []),
+    ],
+)
+def test_pruning_spares_the_newest_and_whatever_is_later(objects, keep, doomed):
+    assert checkpoint.superfluous(objects, keep) == doomed
+
+
+def test_a_newer_attempt_ends_the_older_ones_writing(root, bucket):
+    old = place(root, bucket, attempt=1)
+    save(old, 10)
+    place(root, bucket, attempt=2)
+    with pytest.raises(fencing.Superseded, match="attempt 2"):
+        save(old, 20)
+    assert checkpoint.latest(root, bucket).step == 10
+
+
+def test_an_older_attempt_cannot_claim_after_a_newer_one(root, bucket):
+    fencing.claim(root, 2, bucket)
+    with pytest.raises(fencing.Superseded):
+        fencing.claim(root, 1, bucket)
+
+
+def test_workers_that_start_again_take_over_from_themselves(root, bucket):
+    first = fencing.claim(root, 1, bucket)
+    again = fencing.claim(root, 1, bucket)
+    assert again > first
+    with pytest.raises(fencing.Superseded):
+        fencing.check(root, first, bucket)
+
+
+def test_a_writer_that_lost_the_race_for_the_marker_ends(root, bucket, monkeypatch):
+    old = place(root, bucket)
+    new = place(root, bucket)
+    save(new, 10)
+    monkeypatch.setattr(checkpoint, "_may_write", lambda *_: True)  # it looked before the newer one came
+    monkeypatch.setattr(fencing, "check", lambda *_: None)
+    with pytest.raises(fencing.Superseded):
+        save(old, 10)
+    assert json.loads(bucket.read(f"{root}/step-00000010/COMPLETE.json"))["state"] == f"state-{new.claim.name}"
+
+
+def test_a_truncated_file_is_noticed(root, bucket):
+    where = place(root, bucket)
+    found = save(where, 10)
+    shard = next(o.url for o in bucket.list(root + "/") if o.url.endswith(".distcp"))
+    bucket.write(shard, b"short")
+    with pytest.raises(errors.DataNotFound, match="was changed"):
+        checkpoint.load(where, ALONE, found.url, {"method": {"w": torch.zeros(3)}})
+
+
+def test_parameters_without_a_gradient_so_far_have_zero_moments():
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    model.bias.grad = None
+    optimizer.step()
+    state = checkpoint.optimizer_state(model, optimizer)
+    assert float(state["weight"]["step"]) == 1
+    assert float(state["bias"]["step"]) == 0
+
+
+def test_a_file_of_weights_needs_its_architecture(root, bucket):
+    with pytest.raises(errors.InvalidConfiguration, match=r"set model\.architecture"):
+        checkpoint.load_backbone("gs://b/weights.safetensors", bucket)
+
+
+def test_a_run_without_a_checkpoint_has_no_backbone(root, bucket):
+    with pytest.raises(errors.DataNotFound, match=r"no COMPLETE\.json"):
+        checkpoint.load_backbone(root, bucket)
