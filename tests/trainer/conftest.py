@@ -1,0 +1,55 @@
+"""Servers and buckets that trainer tests share."""
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.trainer import servers
+
+NO_GCS = "fake-gcs-server is not built (`make test` builds it where Go 1.25 is; or set PATHOSCALE_TOOLS to its folder)"
+
+
+@pytest.fixture(autouse=True)
+def _own_credentials_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may depend on the credentials of whoever runs it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server."""
+    with servers.s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, tmp_path: pathlib.Path) -> servers.Store:
+    """An empty S3 bucket with its secret."""
+    return servers.s3_bucket(s3_endpoint, tmp_path / "s3-secret")
+
+
+@pytest.fixture(scope="session")
+def gcs_endpoint() -> Iterator[str]:
+    """A real Google-compatible server; tests that need it are reported as not run where it is not built."""
+    binary = servers.gcs_binary()
+    if binary is None:
+        pytest.skip(NO_GCS)
+    with servers.gcs_server(binary) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def gcs(gcs_endpoint: str) -> servers.Store:
+    """An empty bucket on a Google-compatible server."""
+    return servers.gcs_bucket(gcs_endpoint)
+
+
+@pytest.fixture
+def web(tmp_path: pathlib.Path) -> Iterator[servers.WebServer]:
+    """A web server with ranges over an empty folder."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with servers.WebServer(folder) as server:
+        yield server

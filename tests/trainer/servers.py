@@ -1,0 +1,201 @@
+"""Real object stores and a web server on the loopback, for tests: S3 (moto), Google (fake-gcs-server), HTTP with ranges and faults."""
+
+import collections
+import contextlib
+import dataclasses
+import http.server
+import itertools
+import json
+import logging
+import os
+import pathlib
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+
+from patho_api import common
+from patho_trainer.data import storage
+
+KEYS = {"access_key_id": "test-key", "secret_access_key": "test-secret"}
+TOOLS = pathlib.Path.home() / ".cache" / "pathoscale" / "tools"
+NUMBERS = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """A bucket on a test server: `url` with a slash at the end, how to reach it, and the folder of its secret ("" for none)."""
+
+    url: str
+    storage: common.Storage
+    secret_dir: str = ""
+
+    def bucket(self) -> storage.Bucket:
+        """A fresh client, with counters of its own."""
+        return storage.Bucket(self.storage, self.secret_dir or None)
+
+    def put(self, path: pathlib.Path, name: str = "") -> str:
+        """Upload a file; its url."""
+        url = self.url + (name or path.name)
+        self.bucket().upload(path, url)
+        return url
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    """A real S3 protocol server; its endpoint."""
+    from moto.server import ThreadedMotoServer  # slow to import
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def s3_bucket(endpoint: str, folder: pathlib.Path) -> Store:
+    """A new, empty bucket; its keys lie in `folder` as a mounted secret does."""
+    name = f"bucket-{next(NUMBERS)}"
+    _send(f"{endpoint}/{name}", "PUT")
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, value in KEYS.items():
+        (folder / key).write_text(value)
+    return Store(f"s3://{name}/", common.Storage(endpoint=endpoint, secret_name="s3-key"), str(folder))
+
+
+def gcs_binary() -> pathlib.Path | None:
+    """fake-gcs-server, out of $PATHOSCALE_TOOLS or where the cluster tests build their tools."""
+    wanted = os.environ.get("PATHOSCALE_TOOLS")
+    places = [pathlib.Path(wanted)] if wanted else sorted(TOOLS.glob("fake-gcs-server-*"))
+    return next((p / "fake-gcs-server" for p in reversed(places) if (p / "fake-gcs-server").exists()), None)
+
+
+@contextlib.contextmanager
+def gcs_server(binary: pathlib.Path) -> Iterator[str]:
+    """Google's protocol, kept in memory; the endpoint."""
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    flags += ["-public-host", f"127.0.0.1:{port}", "-external-url", endpoint, "-log-level", "error"]
+    process = subprocess.Popen([binary, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(f"{endpoint}/_internal/healthcheck", process)
+        yield endpoint
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def gcs_bucket(endpoint: str) -> Store:
+    """A new, empty bucket, open to everybody."""
+    name = f"bucket-{next(NUMBERS)}"
+    _send(f"{endpoint}/storage/v1/b?project=test", "POST", json.dumps({"name": name}).encode())
+    return Store(f"gs://{name}/", common.Storage(endpoint=endpoint, anonymous=True))
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _send(url: str, method: str, body: bytes | None = None) -> None:
+    request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"no answer at {url} within {seconds} s; exit code {process.poll()}")
+
+
+class WebServer:
+    """Serves a folder by HTTP with ranges; counts requests by (method, path); `faults` are used up one a request."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """`faults`: 503 and the like answer so, "short" breaks the body off half-way, "reset" closes without an answer."""
+        self.folder = folder
+        self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.faults: collections.deque[int | str] = collections.deque()
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """With a slash at the end."""
+        return f"http://127.0.0.1:{self._server.server_port}/"
+
+    def __enter__(self) -> "WebServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, *, body: bool) -> None:
+            name = urllib.parse.unquote(self.path.lstrip("/"))
+            web.requests[self.command, name] += 1
+            fault = web.faults.popleft() if web.faults else None
+            path = web.folder / name
+            if fault == "reset":
+                self.close_connection = True
+            elif isinstance(fault, int):
+                self._plain(fault)
+            elif not path.is_file():
+                self._plain(404)
+            else:
+                self._file(path, body=body, short=fault == "short")
+
+        def _plain(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def _file(self, path: pathlib.Path, *, body: bool, short: bool) -> None:
+            data = path.read_bytes()
+            start, stop = self._range(len(data))
+            if start >= stop:
+                self._plain(416)
+                return
+            self.send_response(206 if "Range" in self.headers else 200)
+            self.send_header("Content-Length", str(stop - start))
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns:x}-{len(data):x}"')
+            self.end_headers()
+            if body:
+                self.wfile.write(data[start : start + (stop - start) // 2] if short else data[start:stop])
+            self.close_connection = short
+
+        def _range(self, size: int) -> tuple[int, int]:
+            first, _, last = self.headers.get("Range", f"bytes=0-{size - 1}").removeprefix("bytes=").partition("-")
+            return int(first), min(size, int(last or size - 1) + 1)
+
+    return Handler
