@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import controlplane, kwok, leftovers, node, tools
+from tests.cluster import controlplane, kwok, leftovers, node, release, tools
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import Network
 from tests.cluster.processes import Processes
@@ -54,6 +54,17 @@ def cluster(processes: Processes) -> Iterator[Cluster]:
     kwok.add_nodes(access, FAKE_NODES)
     yield access
     kwok.remove_nodes(access)
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, processes: Processes) -> Iterator[release.Operator]:
+    """The operator beside the cluster: the chart's own pod finds no node, since fake ones would run nothing."""
+    release.install(cluster, {"nodeSelector": node.SELECTOR})
+    process = release.Operator(processes, cluster)
+    process.start()
+    yield process
+    process.kill()
+    release.uninstall(cluster)
 
 
 @pytest.fixture(scope="session")

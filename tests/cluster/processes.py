@@ -71,11 +71,15 @@ class Processes:
                 waiting.until(lambda: not self.pid(name), what=f"end of {name} after SIGKILL", seconds=10)
         self._pid_file(name).unlink(missing_ok=True)
 
+    def kill(self, name: str) -> None:
+        """End a process as a crash does."""
+        self.stop(name, signal.SIGKILL)
+
     def stop_all(self) -> None:
         """End everything, the last started first, without grace: nothing that they hold is kept."""
         files = sorted(self.folder.glob("*.pid"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
         for file in files:
-            self.stop(file.stem, signal.SIGKILL)
+            self.kill(file.stem)
 
     def _pid_file(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.pid"
