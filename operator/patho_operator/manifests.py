@@ -35,9 +35,9 @@ def job_name(resource: Resource, attempt: int) -> str:
     return f"{pods.subdomain(resource)}-{attempt}"
 
 
-def run_id(resource: Resource, attempt: int) -> str:
+def run_id(uid: str, attempt: int) -> str:
     """Unique for each attempt of each resource that ever was: torchrun's rendezvous id."""
-    return f"{resource.uid}-{attempt}"
+    return f"{uid}-{attempt}"
 
 
 def with_model(resource: Resource, url: str, storage: Any = None) -> Resource:
@@ -74,7 +74,7 @@ def job(
         names.ANNOTATION_MODEL_URL: model_url,
     }
     template = pods.template(
-        resource, attempt=attempt, image=image, run_id=run_id(resource, attempt), labels=labels, host=_host(resource, name)
+        resource, attempt=attempt, image=image, run_id=run_id(resource.uid, attempt), labels=labels, host=_host(resource, name)
     )
     metadata = _metadata(resource, name, labels) | {"annotations": {key: value for key, value in annotations.items() if value}}
     body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(compute.nodes, template)}

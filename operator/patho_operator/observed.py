@@ -130,6 +130,10 @@ class Observed:
     warnings: tuple[str, ...] = ()  # events about a Job or pod that does not come up
     problem: Problem | None = None
 
+    def host(self) -> Pod | None:
+        """The pod of index 0 that runs in the newest attempt: rank 0 speaks from there."""
+        return max((p for p in self.pods if p.index == 0 and p.running), key=lambda p: (p.created, p.attempt), default=None)
+
 
 def job(body: Json) -> Job:
     """A Job from its JSON."""

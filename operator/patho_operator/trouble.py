@@ -1,9 +1,12 @@
 """Why pods do not run, in the API's own words. Pure."""
 
 from patho_operator import attempts, incidents, times
+from patho_operator.observed import Observed, Time
 from patho_operator.situation import Situation
+from patho_operator.subject import Subject
 
 Aspect = tuple[str, str, str]
+PATIENCE_SECONDS = 20.0  # a pod usually runs by then; if not, events say why
 
 
 def quota(s: Situation) -> str:
@@ -27,3 +30,15 @@ def not_running(s: Situation, count: str) -> Aspect:
     if s.current.suspended:
         return "False", "Queued", "admission is awaited"
     return "False", "Starting", count
+
+
+def worth_asking(subject: Subject, observed: Observed, now: Time) -> tuple[str, ...]:
+    """Uids of the Job and a pod whose events may say why an attempt does not come up; empty if all is well or already known."""
+    s = Situation(subject, observed, now)
+    if s.subject.resource is None or s.job is None or s.job.finished or s.job.suspended or s.running >= s.needed:
+        return ()
+    stuck = [p for p in s.pods if p.live and not p.running and times.seconds_between(p.created, now) >= PATIENCE_SECONDS]
+    missing = not s.pods and times.seconds_between(s.job.created, now) >= PATIENCE_SECONDS
+    if not (stuck or missing) or any(p.trouble for p in stuck):
+        return ()
+    return (s.job.uid, *(p.uid for p in stuck[:1]))

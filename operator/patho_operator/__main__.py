@@ -1,0 +1,166 @@
+"""`python -m patho_operator`: wait for the Lease, then lead until it is lost or SIGTERM comes."""
+
+import asyncio
+import dataclasses
+import importlib.metadata
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import kopf
+
+from patho_operator import client, errors, handlers, health, leader, manifests, metrics, progress, relist, settings, worker
+from patho_operator.cluster import Cluster
+from patho_operator.handlers import Indexes
+from patho_operator.progress import Board, Target
+from patho_operator.queue import Queue
+
+log = logging.getLogger("patho_operator")
+
+STOP_SECONDS = 20.0  # for kopf's tasks and unfinished turns after SIGTERM
+Part = Coroutine[Any, Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """What lives as long as the process, leader or not."""
+
+    settings: settings.Settings
+    api: client.Client
+    elector: leader.Elector
+    queue: Queue
+    metrics: metrics.Metrics
+    pulse: health.Pulse
+    stop: asyncio.Event  # set by SIGTERM
+
+    async def serve(self) -> Any:
+        """Health and metrics over HTTP."""
+        loop = asyncio.get_running_loop()
+
+        def pulse() -> health.Pulse:
+            self.pulse.renewed, self.pulse.reached = self.elector.renewed or 0.0, self.elector.reached
+            self.pulse.turned = self.queue.last_turn
+            return self.pulse
+
+        def exposition() -> bytes:
+            self.metrics.queue_depth.set(len(self.queue))
+            return self.metrics.text()
+
+        return await health.serve(
+            self.settings.port,
+            healthz=lambda: health.problems(pulse(), loop.time(), leader.LEASE_SECONDS),
+            readyz=lambda: health.not_ready(pulse(), loop.time()),
+            metrics=exposition,
+        )
+
+
+async def main(known: settings.Settings) -> None:
+    """The whole life of the process. Raises LeadershipLost."""
+    gauges = metrics.Metrics(importlib.metadata.version("pathoscale"))
+    api = await client.connect(gauges.count_request)
+    elector = leader.Elector(api, known.own_namespace, known.lease, known.identity)
+    process = Process(known, api, elector, Queue(), gauges, health.Pulse(relist_seconds=known.relist_seconds), asyncio.Event())
+    server = await process.serve()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, process.stop.set)
+    try:
+        await _until_stop(process, {"election": elector.acquire()}, may_end=True)
+        if not process.stop.is_set():
+            await _lead(process)
+            await elector.release()
+    finally:
+        await server.cleanup()
+        await api.close()
+
+
+async def _lead(process: Process) -> None:
+    """Act until SIGTERM. Raises LeadershipLost, and whatever else ends a part that must not end."""
+    known, queue = process.settings, process.queue
+    indexes, board, suspect, cluster = Indexes(), Board(), set[Any](), Cluster(process.api)
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+
+    def listed() -> None:
+        process.pulse.listed = loop.time()
+
+    process.metrics.leader.set(1)
+    listed()
+    process.pulse.leading, queue.last_turn = True, loop.time()
+    turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect)
+    lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed)
+    asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds)
+    parts: dict[str, Part] = {
+        "lease": process.elector.keep(),
+        "kopf": _watch(known, queue, indexes, ready),
+        "queue": _after(ready, queue.run(turn, known.workers)),
+        "lists": _after(ready, lists.run(known.relist_seconds)),
+        "progress": _after(ready, asking),
+    }
+    await _until_stop(process, parts)
+
+
+async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool = False) -> None:
+    """Run parts side by side until `stop` is set; one that fails or (unless it may) ends, ends all."""
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    tasks.append(asyncio.create_task(process.stop.wait(), name="stop"))
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        if isinstance(error := task.exception(), errors.LeadershipLost):
+            raise error  # before any clean-up: another leader may act in a few seconds
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=STOP_SECONDS)
+    for task in done:
+        task.result()
+    if not may_end and not process.stop.is_set():
+        raise RuntimeError(f"{', '.join(t.get_name() for t in done)} ended by itself")
+
+
+async def _watch(known: settings.Settings, queue: Queue, indexes: Indexes, ready: asyncio.Event) -> None:
+    """kopf, embedded; it sets `ready` when it has started."""
+    await kopf.operator(
+        registry=handlers.register(queue, indexes),
+        settings=handlers.settings(),
+        standalone=True,
+        clusterwide=not known.namespaces,
+        namespaces=known.namespaces,
+        ready_flag=ready,
+    )
+
+
+async def _after(ready: asyncio.Event, part: Part) -> None:
+    await ready.wait()
+    await part
+
+
+def _targets(indexes: Indexes) -> Iterator[Target]:
+    """Whom to ask for progress."""
+    for key, host in indexes.hosts():
+        if host.ip:
+            yield Target(key, manifests.run_id(host.run_uid, host.attempt), host.uid, host.ip)
+
+
+def run() -> None:
+    """The process."""
+    known = settings.parse()
+    logging.basicConfig(level=known.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        asyncio.run(_main_or_exit(known))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+async def _main_or_exit(known: settings.Settings) -> None:
+    """Losing the Lease ends the process within this instant, whatever its tasks are doing."""
+    try:
+        await main(known)
+    except errors.LeadershipLost as error:
+        log.error("%s: ending at once", error)
+        logging.shutdown()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    run()

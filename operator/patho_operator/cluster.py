@@ -1,0 +1,158 @@
+"""The only module that reads and writes the cluster: live looks, and carrying out plans."""
+
+import datetime
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patho_api import names
+
+from patho_operator import client, errors, observed, times
+from patho_operator.observed import Key, Observed
+from patho_operator.plan import Delete, Event, Plan
+from patho_operator.subject import Subject
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PAGE = 500
+GONE_SOON_SECONDS = 2.0  # an object of an earlier resource of the same name is on its way out
+COMPONENT = "patho-operator"
+PATHS = {
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "Event": ("/api/v1", "events"),
+    **{kind: (f"/apis/{names.API_VERSION}", plural) for kind, plural in names.PLURALS.items()},
+}
+
+
+def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """URL path of objects of a kind; an empty namespace means all of them."""
+    group, plural = PATHS[kind]
+    parts = [group, *(["namespaces", namespace] if namespace else []), plural, name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+class Cluster:
+    """Live looks and writes, over one client."""
+
+    def __init__(self, api: client.Client) -> None:
+        self._api = api
+
+    async def get(self, key: Key) -> Json | None:
+        """A resource, live; None if there is none."""
+        try:
+            return await self._api.request("GET", path(key.kind, key.namespace, key.name)) | {"kind": key.kind}
+        except errors.NotFound:
+            return None
+
+    async def look(self, key: Key) -> Observed:
+        """Jobs and pods of a run, live."""
+        labels = {"labelSelector": f"{names.LABEL_RUN}={key.name},{names.LABEL_KIND}={key.kind}"}
+        jobs = await self._api.request("GET", path("Job", key.namespace), query=labels)
+        pods = await self._api.request("GET", path("Pod", key.namespace), query=labels)
+        return Observed(jobs=tuple(map(observed.job, jobs["items"])), pods=tuple(map(observed.pod, pods["items"])))
+
+    async def warnings(self, namespace: str, uids: Sequence[str]) -> tuple[str, ...]:
+        """What Kubernetes complains of about these objects, newest first."""
+        found: list[Json] = []
+        for uid in uids:
+            query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
+            found += (await self._api.request("GET", path("Event", namespace), query=query))["items"]
+        newest = sorted(found, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "", reverse=True)
+        return tuple(dict.fromkeys(e.get("message", "") for e in newest))
+
+    async def uids(self, kind: str, namespace: str = "", selector: str = "") -> dict[str, Json]:
+        """Metadata of all objects of a kind by uid, in pages."""
+        found: dict[str, Json] = {}
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            answer = await self._api.request("GET", path(kind, namespace), query=query, accept=METADATA_ONLY)
+            found |= {item["metadata"]["uid"]: item["metadata"] for item in answer["items"]}
+            following = answer["metadata"].get("continue")
+            if not following:
+                return found
+            query = query | {"continue": following}
+
+    async def execute(self, subject: Subject, plan: Plan) -> Json | None:
+        """Carry out a plan: deletes, creates, status, events. The resource with its new status, if that was written.
+
+        Raises Refused when a child cannot be made, NotYet when an old one is in the way, ApiError otherwise.
+        """
+        for delete in plan.deletes:
+            await self._delete(delete)
+        for manifest in plan.creates:
+            await self._create(manifest, subject)
+        written = await self._write_status(subject, plan.status) if plan.status else None
+        for event in plan.events:
+            await self._post(subject, event)
+        return written
+
+    async def _delete(self, delete: Delete) -> None:
+        """Without a propagation policy, deleting a Job would orphan its running pods."""
+        options = {"propagationPolicy": delete.propagation, "preconditions": {"uid": delete.uid}}
+        try:
+            await self._api.request("DELETE", path(delete.kind, delete.namespace, delete.name), body=options)
+        except errors.NotFound:
+            return
+        log.info("deleted %s %s/%s", delete.kind, delete.namespace, delete.name)
+
+    async def _create(self, manifest: Mapping[str, Any], subject: Subject) -> None:
+        kind, namespace = manifest["kind"], subject.key.namespace
+        try:
+            await self._api.request("POST", path(kind, namespace), body=manifest)
+        except errors.AlreadyExists:
+            await self._accept_existing(manifest, subject)
+        except errors.Denied as error:
+            reason = "QuotaExceeded" if "exceeded quota" in error.message else error.reason or "Denied"
+            raise errors.Refused(reason, f"{kind} {manifest['metadata']['name']} cannot be made: {error.message}") from error
+        else:
+            log.info("created %s %s/%s", kind, namespace, manifest["metadata"]["name"])
+
+    async def _accept_existing(self, manifest: Mapping[str, Any], subject: Subject) -> None:
+        """An object of the wanted name exists: ours, of an earlier resource of this name, or somebody else's."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        found = await self._api.request("GET", path(kind, subject.key.namespace, name))
+        owners = found["metadata"].get("ownerReferences") or []
+        if any(owner["uid"] == subject.uid for owner in owners):
+            return
+        if any((owner["kind"], owner["name"]) == (subject.key.kind, subject.key.name) for owner in owners):
+            raise errors.NotYet(f"{kind} {name} of an earlier {subject.key.kind} of this name is on its way out", GONE_SOON_SECONDS)
+        sentence = f"{kind} {name} exists and is not this {subject.key.kind}'s: delete or rename it, or rename the {subject.key.kind}"
+        raise errors.Refused("NameConflict", sentence)
+
+    async def _write_status(self, subject: Subject, patch: Mapping[str, Any]) -> Json | None:
+        """One merge patch, only onto the very version it was computed from."""
+        key = subject.key
+        body = {"metadata": {"resourceVersion": subject.resource_version, "uid": subject.uid}, "status": patch}
+        try:
+            return await self._api.request(
+                "PATCH", path(key.kind, key.namespace, key.name, "status"), body=body, content_type=MERGE_PATCH
+            ) | {"kind": key.kind}
+        except errors.NotFound:
+            return None
+
+    async def _post(self, subject: Subject, event: Event) -> None:
+        """An event that was told already is not told again: its name is made of what it says."""
+        key, now = subject.key, times.write(datetime.datetime.now(times.UTC))
+        digest = hashlib.sha256(f"{subject.uid} {event.reason} {event.message}".encode()).hexdigest()[:16]
+        regarding = {"apiVersion": names.API_VERSION, "kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": subject.uid}
+        body = {
+            "metadata": {"name": f"{key.name}.{digest}", "namespace": key.namespace},
+            "involvedObject": regarding,
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "type": "Warning" if event.warning else "Normal",
+            "source": {"component": COMPONENT},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._api.request("POST", path("Event", key.namespace), body=body)
+        except errors.AlreadyExists:
+            return

@@ -1,0 +1,176 @@
+"""kopf at the rim: its events become keys in the queue, its indexes become what a decision looks at. Nothing is decided here.
+
+Only `on.event` and `index` are used: kopf's other handlers put finalizers and annotations on users' objects.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import kopf
+from patho_api import names
+
+from patho_operator import models, observed
+from patho_operator.observed import Job, Key, Observed, Pod
+from patho_operator.queue import Queue
+
+Json = Mapping[str, Any]
+SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_RUN}"
+SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
+WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600.0, 660.0
+PAGE = 500
+JOBS, PODS = ("batch", "v1", "jobs"), ("", "v1", "pods")
+KEPT_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")
+
+
+@dataclasses.dataclass
+class Indexes:
+    """kopf's indexes of small values. They are hints: an object deleted while a watch was down stays until the next complete list."""
+
+    resources: Mapping[Key, Collection[str]] = dataclasses.field(default_factory=dict)  # JSON text: a third of the size of its dict
+    jobs: Mapping[Key, Collection[Job]] = dataclasses.field(default_factory=dict)
+    pods: Mapping[Key, Collection[Pod]] = dataclasses.field(default_factory=dict)
+    evals: Mapping[Key, Collection[Key]] = dataclasses.field(default_factory=dict)  # PathoEvals by the PathoPretrain they refer to
+    ghosts: set[str] = dataclasses.field(default_factory=set)  # uids that no longer exist
+    written: dict[Key, Json] = dataclasses.field(default_factory=dict)  # what this operator wrote last, until the index has it
+
+    def body(self, key: Key) -> Json | None:
+        """The newest known form of a resource; None if it is not known."""
+        stored = next(iter(self.resources.get(key, ())), None) if key in self.resources else None
+        body: Json | None = json.loads(stored) if stored else None
+        if body and body["metadata"]["uid"] in self.ghosts:
+            return None
+        own = self.written.get(key)
+        if own is None:
+            return body
+        if body is None or _version(body) >= _version(own) or body["metadata"]["uid"] != own["metadata"]["uid"]:
+            del self.written[key]
+            return body
+        return own
+
+    def observe(self, key: Key) -> Observed:
+        """Jobs and pods of a run."""
+        jobs = tuple(j for j in _values(self.jobs, key) if j.uid not in self.ghosts)
+        pods = tuple(p for p in _values(self.pods, key) if p.uid not in self.ghosts)
+        return Observed(jobs=jobs, pods=pods)
+
+    def waiting_for(self, key: Key) -> list[Key]:
+        """PathoEvals that refer to a PathoPretrain."""
+        return list(_values(self.evals, key))
+
+    def known(self) -> list[Key]:
+        """All known resources."""
+        return list(self.resources)
+
+    def hosts(self) -> Iterator[tuple[Key, Pod]]:
+        """The pod of rank 0 of every attempt that runs."""
+        for key in list(self.pods):
+            if host := self.observe(key).host():
+                yield key, host
+
+    def uids(self, kind: str) -> set[str]:
+        """Uids of everything known of a kind."""
+        if kind in names.PLURALS:
+            bodies = (self.body(key) for key in self.known() if key.kind == kind)
+            return {body["metadata"]["uid"] for body in bodies if body}
+        index: Mapping[Key, Collection[Job | Pod]] = self.jobs if kind == "Job" else self.pods
+        return {item.uid for key in list(index) for item in _values(index, key)}
+
+
+def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
+    """kopf's handlers, which feed the queue and fill the indexes."""
+    registry = kopf.OperatorRegistry()
+
+    async def remember(resources: Any, jobs: Any, pods: Any, evals: Any, **_: Any) -> None:
+        indexes.resources, indexes.jobs, indexes.pods, indexes.evals = resources, jobs, pods, evals
+
+    async def resource_changed(body: Any, **_: Any) -> None:
+        key = _resource_key(body)
+        for each in (key, *indexes.waiting_for(key)):
+            queue.add(each)
+
+    async def child_changed(body: Any, **_: Any) -> None:
+        queue.add(_run_key(body))
+
+    kopf.on.login(registry=registry)(login)
+    kopf.on.startup(registry=registry)(remember)
+    for plural in names.PLURALS.values():
+        kopf.index(names.GROUP, names.VERSION, plural, id="resources", registry=registry)(_index_resource)
+        kopf.on.event(names.GROUP, names.VERSION, plural, registry=registry)(resource_changed)
+    kopf.index(names.GROUP, names.VERSION, names.PLURALS[names.EVAL], id="evals", registry=registry)(_index_eval)
+    for resource, name, function in ((JOBS, "jobs", _index_job), (PODS, "pods", _index_pod)):
+        kopf.index(*resource, id=name, registry=registry)(function)
+        kopf.on.event(*resource, registry=registry)(child_changed)
+    return registry
+
+
+async def _index_resource(body: Any, **_: Any) -> dict[Key, str]:
+    return {_resource_key(body): compact(body)}
+
+
+async def _index_eval(body: Any, **_: Any) -> dict[Key, Key]:
+    key = _resource_key(body)
+    wanted = models.pretrain_name(dict(body))
+    return {Key(names.PRETRAIN, key.namespace, wanted): key} if wanted else {}
+
+
+async def _index_job(body: Any, **_: Any) -> dict[Key, Job]:
+    return {_run_key(body): observed.job(body)}
+
+
+async def _index_pod(body: Any, **_: Any) -> dict[Key, Pod]:
+    return {_run_key(body): observed.pod(body)}
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's settings: only our own children are watched, nothing is posted, the cluster's definitions are not scanned."""
+    found = kopf.OperatorSettings()
+    found.posting.enabled = False
+    found.scanning.disabled = True
+    found.watching.server_timeout = WATCH_SECONDS
+    found.watching.client_timeout = WATCH_CONNECTION_SECONDS
+    found.watching.chunk_size = PAGE
+    found.watching.label_selectors[JOBS] = SELECTOR
+    found.watching.label_selectors[PODS] = SELECTOR
+    return found
+
+
+async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
+    """kopf's own connection; the same cluster as the client's."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host or os.environ.get("KUBECONFIG"):
+        return kopf.login_with_kubeconfig(settings=settings)
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    token = (SERVICE_ACCOUNT / "token").read_text().strip()
+    return kopf.ConnectionInfo(server=server, ca_path=str(SERVICE_ACCOUNT / "ca.crt"), token=token)
+
+
+def compact(body: Json) -> str:
+    """What decisions need of a resource, as JSON text."""
+    metadata = {name: body["metadata"][name] for name in KEPT_METADATA if name in body["metadata"]}
+    parts = {name: body.get(name) or {} for name in ("spec", "status")}
+    whole = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, **parts}
+    return json.dumps(whole, separators=(",", ":"), default=dict)
+
+
+def _resource_key(body: Json) -> Key:
+    return Key(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _run_key(body: Json) -> Key:
+    """The resource that a Job or pod belongs to."""
+    labels = body["metadata"].get("labels") or {}
+    return Key(labels.get(names.LABEL_KIND, ""), body["metadata"]["namespace"], labels.get(names.LABEL_RUN, ""))
+
+
+def _values(index: Mapping[Key, Collection[Any]], key: Key) -> list[Any]:
+    return list(index[key]) if key in index else []
+
+
+def _version(body: Json) -> int:
+    """Resource versions of one resource are numbers that grow (guaranteed since Kubernetes 1.35, true before)."""
+    return int(body["metadata"]["resourceVersion"])

@@ -1,0 +1,72 @@
+"""Every few minutes one complete list of each kind: finds what watches missed, and what they remember although it is gone."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+
+from patho_api import names
+
+from patho_operator import errors, handlers
+from patho_operator.cluster import Cluster, Json
+from patho_operator.handlers import Indexes
+from patho_operator.observed import Key
+from patho_operator.queue import Queue
+
+log = logging.getLogger(__name__)
+
+KINDS = (*names.PLURALS, "Job", "Pod")
+
+
+@dataclasses.dataclass
+class Relist:
+    """Compares the indexes with complete lists."""
+
+    cluster: Cluster
+    indexes: Indexes
+    queue: Queue
+    suspect: set[Key]
+    namespaces: Sequence[str]
+    listed: Callable[[], None]  # called after each complete round
+
+    async def run(self, every_seconds: float) -> None:
+        """For ever; a round that fails is tried again soon."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await self.once()
+            except errors.ApiError as error:
+                log.warning("complete list: %s", error)
+
+    async def once(self) -> None:
+        """One round."""
+        ghosts: set[str] = set()
+        for kind in KINDS:
+            known = self.indexes.uids(kind)  # first: what appears meanwhile is not missed, only looked at once more
+            found = await self._list(kind)
+            ghosts |= known - found.keys()
+            for uid in found.keys() - known:
+                self._missed(_key(kind, found[uid]))
+        self.indexes.ghosts = ghosts
+        for key in self.indexes.known():
+            self.queue.add(key)
+        self.listed()
+
+    async def _list(self, kind: str) -> dict[str, Json]:
+        selector = "" if kind in names.PLURALS else handlers.SELECTOR
+        found: dict[str, Json] = {}
+        for namespace in self.namespaces or ("",):
+            found |= await self.cluster.uids(kind, namespace, selector)
+        return found
+
+    def _missed(self, key: Key) -> None:
+        self.suspect.add(key)
+        self.queue.add(key)
+
+
+def _key(kind: str, metadata: Json) -> Key:
+    """The resource that an object belongs to, or is."""
+    if kind in names.PLURALS:
+        return Key(kind, metadata["namespace"], metadata["name"])
+    labels = metadata.get("labels") or {}
+    return Key(labels.get(names.LABEL_KIND, ""), metadata["namespace"], labels.get(names.LABEL_RUN, ""))
