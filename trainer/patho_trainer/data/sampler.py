@@ -136,10 +136,10 @@ class Plan:
         """The whole global batch of a step, by slot."""
         return self.draw(step, np.arange(self.batch_size))
 
-    def steps_left(self, step: int, slot: int) -> int:
-        """For how many steps, this one included, the slot stays with its slide."""
+    def steps_left(self, step: int, slots: ArrayLike) -> Ints:
+        """For how many steps, this one included, each slot stays with its slide."""
         window = self.patches.window_steps
-        return window - int(order.window_position(np.array(step), np.array(slot), self.batch_size, window))
+        return window - order.window_position(np.asarray(step), np.asarray(slots, dtype=np.int64), self.batch_size, window)
 
     def replacement(self, request: Request) -> Request | None:
         """What takes the place of a request that cannot be read; None after MAX_REPLACEMENTS."""

@@ -1,0 +1,245 @@
+"""The stream: what arrives is what was asked for, on any number of processes, after any restart, whatever breaks."""
+
+import dataclasses
+import pathlib
+import threading
+
+import boto3
+import numpy as np
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+from patho_api import common
+from patho_trainer import errors
+from patho_trainer.data import catalog as catalogs
+from patho_trainer.data import columns, loader, sampler, slide, storage, stream
+
+from tests.trainer.data import pyramids
+from tests.trainer.data.values import make_spec
+
+PATCHES = {"sizePx": 96, "windowSteps": 4, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}, {"mpp": 1.5}]}
+CROPS = {"globalSizePx": 64, "localSizePx": 32}
+
+
+def spec_of(batch_size=8, slides=None, **training):
+    return make_spec(batch_size, PATCHES, slides, crops=CROPS, **training)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    pyramids.write_slides(folder, 6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalog(folder):
+    return pyramids.build(spec_of(), folder / "slides.csv", folder / "index")
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    """A set of slides of one's own, to be damaged after it was indexed."""
+    return pyramids.build(spec_of(), pyramids.write_slides(tmp_path / "slides", 6), tmp_path / "index")
+
+
+def read(catalog, spec, steps=6, start=0, **options):
+    with stream.batches(catalog, spec, seed=0, start_step=start, stop_step=steps, threads=2, **options) as batches:
+        return list(batches)
+
+
+def pixels(batches):
+    """(step, slot) -> pixels"""
+    return {(b.step, slot): image.numpy().tobytes() for b in batches for slot, image in zip(b.slots, b.images, strict=True)}
+
+
+def path_of(catalog, number):
+    return pathlib.Path(catalog.slides[number].url.removeprefix("file://"))
+
+
+def test_every_patch_equals_a_read_of_the_slide_at_the_same_place(catalog):
+    for batch in read(catalog, spec_of()):
+        assert batch.images.dtype == torch.uint8
+        for image, r in zip(batch.images.numpy(), batch.requests, strict=True):
+            opened = slide.open(catalog.slides[r.slide].url)
+            np.testing.assert_array_equal(image, opened.read(r.xy_level0, r.size_px, r.mpp))
+
+
+def test_the_requests_of_a_batch_are_the_samplers(catalog):
+    spec = spec_of()
+    assert [list(b.requests) for b in read(catalog, spec, 3)] == [sampler.requests(catalog, spec, 0, step) for step in range(3)]
+
+
+@pytest.mark.parametrize(("world_size", "group_size"), [(2, 1), (3, 1), (2, 2), (4, 2)])
+def test_ranks_together_read_the_same_pixels_as_one_process(catalog, world_size, group_size):
+    whole = pixels(read(catalog, spec_of(), 5))
+    spec = spec_of(lossGroupSize=group_size)
+    parts = [pixels(read(catalog, spec, 5, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert sum(map(len, parts)) == len(whole)
+    assert {key: image for part in parts for key, image in part.items()} == whole
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_a_stream_begun_at_any_step_goes_on_as_if_it_had_never_stopped(catalog, start):
+    whole = {key: image for key, image in pixels(read(catalog, spec_of(), 9)).items() if key[0] >= start}
+    assert pixels(read(catalog, spec_of(), 9, start=start)) == whole
+
+
+def test_prefetch_and_threads_change_nothing(catalog, monkeypatch):
+    whole = pixels(read(catalog, spec_of(), 6))
+    monkeypatch.setattr(stream, "COMPRESSED_BYTES", 1)  # every column is cut to one patch
+    assert pixels(read(catalog, spec_of(), 6, prefetch=1)) == whole
+
+
+def test_a_column_is_cut_where_it_would_hold_too_many_bytes(catalog):
+    plan = sampler.plan(catalog, spec_of(), 0)
+    (whole,) = columns.ahead(plan, 0, [7], None, 10**9)
+    (cut,) = columns.ahead(plan, 0, [7], None, whole[0].bytes + whole[1].bytes)
+    assert len(whole) == 4
+    assert cut == whole[:2]
+
+
+def test_closing_ends_all_threads(catalog):
+    before = set(threading.enumerate())
+    batches = stream.batches(catalog, spec_of(), seed=0)
+    next(batches)
+    batches.close()
+    batches.close()
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_an_error_ends_all_threads_too(broken):
+    before = set(threading.enumerate())
+    for number in range(6):
+        path_of(broken, number).unlink()
+    with pytest.raises(errors.DataNotFound), stream.batches(broken, spec_of(), seed=0) as batches:
+        next(batches)
+    assert set(threading.enumerate()) <= before
+
+
+def delete(path):
+    path.unlink()
+
+
+def change(path):
+    pyramids.write_slide(path, seed=99)
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(delete, "NotFound"), (change, "Changed")])
+def test_a_lost_slide_is_replaced_and_counted_and_the_others_stay(broken, damage, reason):
+    spec = spec_of(slides={"maxBadShare": 0.5})
+    before = read(broken, spec, 8)
+    damage(path_of(broken, 2))
+    stats = stream.Stats()
+    after = read(broken, spec, 8, stats=stats)
+    lost = {(b.step, r.slot) for b in before for r in b.requests if r.slide == 2}
+    assert stats.replaced == {reason: len(lost)}
+    assert stats.quarantined == {broken.slides[2].id: reason}
+    old, new = pixels(before), pixels(after)
+    assert {key for key in old if old[key] != new[key]} == lost
+    replaced = [r for b in after for r in b.requests if (r.step, r.slot) in lost]
+    assert replaced == [sampler.replacement(broken, spec, 0, r) for b in before for r in b.requests if r.slide == 2]
+
+
+@pytest.fixture
+def corrupt(broken):
+    """A catalog of slides of which number 1 has rows of zeroed tiles in its middle, and the offsets of those tiles."""
+    offsets, sizes = (a.reshape(7, 8)[2:5].ravel().tolist() for a in broken.record(1).tiles(0))
+    with path_of(broken, 1).open("r+b") as file:
+        for offset, size in zip(offsets, sizes, strict=True):
+            file.seek(offset)
+            file.write(bytes(size))
+    bucket = storage.Bucket()
+    rows = [dataclasses.replace(s, etag=bucket.head(s.url).etag) for s in broken.slides]
+    return catalogs.Catalog(broken.version, rows, broken._fetch), set(offsets)
+
+
+def test_a_corrupt_tile_costs_only_the_patches_that_touch_it(corrupt):
+    catalog, offsets = corrupt
+    spec, stats = spec_of(slides={"maxBadShare": 0.5}), stream.Stats()
+    wanted = columns.patches(catalog, [r for step in range(16) for r in sampler.requests(catalog, spec, 0, step)])
+    hit = {(p.request.step, p.request.slot) for p in wanted if p.request.slide == 1 and any(t.offset in offsets for t in p.tiles)}
+    after = read(catalog, spec, 16, stats=stats)
+    assert hit
+    assert stats.replaced == {"Undecodable": len(hit)}
+    assert {(r.step, r.slot) for b in after for r in b.requests if r.attempt} == hit
+
+
+def test_what_is_replaced_does_not_depend_on_what_was_read_before(corrupt):
+    spec = spec_of(slides={"maxBadShare": 0.5})
+    whole = read(corrupt[0], spec, 16)
+    assert {r.attempt for b in whole for r in b.requests} == {0, 1}
+    for start in (1, 2, 7, 11):
+        rest = read(corrupt[0], spec, 16, start=start)
+        assert [b.requests for b in rest] == [b.requests for b in whole[start:]]
+
+
+def test_too_many_bad_slides_end_the_run_with_a_sentence(broken):
+    path_of(broken, 0).unlink()
+    with pytest.raises(errors.DataNotFound, match=r"1 of 6 slides cannot be read, more than maxBadShare allows, such as .*NotFound"):
+        read(broken, spec_of(), 8)
+
+
+def test_slides_that_only_openslide_reads_come_the_same_way(catalog):
+    rows = []
+    for s in catalog.slides:
+        levels = tuple(dataclasses.replace(level, tile_width=0, tile_height=0) for level in s.levels)
+        rows.append(dataclasses.replace(s, reader="openslide", levels=levels))
+    by_openslide = catalogs.Catalog("v", rows, catalog._fetch)
+    spec = make_spec(8, PATCHES | {"magnifications": [{"mpp": 0.5}]}, crops=CROPS)
+    assert pixels(read(by_openslide, spec, 3)) == pixels(read(catalog, spec, 3))
+
+
+def test_stats_count_what_happened(catalog):
+    stats, bucket = stream.Stats(), storage.Bucket()
+    read(catalog, spec_of(), 4, stats=stats, bucket=bucket)
+    assert stats.patches == 32
+    assert stats.bytes["file"] > 32 * 1000
+    assert stats.requests["file", "ok"] > 0
+    assert all(seconds > 0 for seconds in stats.seconds.values())
+    assert stats.replaced == {}
+
+
+def test_the_data_set_resumes_from_its_state(catalog):
+    def make():
+        return loader.Patches(catalog, spec_of(), seed=0)
+
+    first, wanted = make(), pixels(read(catalog, spec_of(), 5))
+    taken = iter(first)
+    seen = pixels([next(taken), next(taken)])
+    state = first.state_dict()
+    taken.close()
+    second = make()
+    second.load_state_dict(state)
+    rest = iter(torch.utils.data.DataLoader(second, batch_size=None))
+    seen |= pixels([next(rest) for _ in range(3)])
+    assert state == {"step": 2}
+    assert seen == wanted
+
+
+@pytest.fixture(scope="module")
+def s3(folder):
+    """A server of the S3 protocol with the slides in it."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="slides")
+    for path in sorted(folder.glob("*.svs"))[:3]:
+        client.upload_file(str(path), "slides", f"set/{path.name}")
+    yield storage.Bucket(common.Storage(endpoint=endpoint, region="us-east-1"), options=keys)
+    server.stop()
+
+
+def test_slides_stream_out_of_an_object_store(s3):
+    spec = spec_of()
+    catalog = pyramids.build(spec, "s3://slides/set/", "s3://slides/index", bucket=s3)
+    stats = stream.Stats()
+    (batch,) = read(catalog, spec, 1, bucket=s3, stats=stats)
+    r = batch.requests[0]
+    np.testing.assert_array_equal(batch.images[0], slide.open(catalog.slides[r.slide].url, bucket=s3).read(r.xy_level0, 96, r.mpp))
+    assert len(catalog) == 3
+    assert stats.bytes["s3"] > 0

@@ -1,0 +1,214 @@
+"""Reads the patches of one process, step by step: the effects behind `stream`. Everything here runs on one event loop.
+
+A column that cannot be read as a whole is read patch by patch; a patch that cannot be read alone is replaced by the sampler's rule.
+So what becomes of a patch depends on that patch and its slide only, never on what else was read before.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from patho_trainer import errors
+from patho_trainer.data import catalog as catalogs
+from patho_trainer.data import columns, copies, decode, painting, sampler, stats, storage
+
+T = TypeVar("T")
+
+CALLS_IN_FLIGHT = 64  # columns that are fetched at the same time; each is up to about 10 requests in flight
+OPENING_THREADS = 8
+JOBS_A_THREAD = 2  # a step's patches are dealt to this many jobs for each thread: even load, little overhead
+READS = 2  # of a patch alone before it counts as undecodable: the first may have been damaged on its way
+
+
+class Unreadable(Exception):
+    """A slide that is missing or has changed: `reason` in CamelCase."""
+
+    def __init__(self, reason: str) -> None:
+        """NotFound or Changed."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A patch of a step, and where its bytes will come from: None where the column could not be read."""
+
+    patch: columns.Patch
+    column: "asyncio.Task[painting.Bytes | None]"
+
+
+class Reader:
+    """Patches of some slots. `read` must be called for every step in turn; calls may overlap."""
+
+    def __init__(
+        self,
+        plan: sampler.Plan,
+        slots: Sequence[int],
+        bucket: storage.Bucket,
+        counters: stats.Stats,
+        *,
+        max_bad_share: float,
+        stop_step: int | None,
+        threads: int,
+        bytes_ahead: int,
+    ) -> None:
+        """`bytes_ahead` bounds the compressed bytes in memory; `stop_step` is the first step that is not needed."""
+        self._plan = plan
+        self._rows = {slot: row for row, slot in enumerate(slots)}
+        self._bucket = bucket
+        self._counters = counters
+        self._max_bad = max_bad_share * len(plan.slides)
+        self._stop_step = stop_step
+        self._column_bytes = bytes_ahead // len(slots)
+        self._threads = threads
+        self._copies = copies.Copies(bucket)
+        self._painters = _pool(threads, "paint")
+        self._planner = _pool(1, "plan")
+        self._openers = _pool(OPENING_THREADS, "open")
+        self._planning = asyncio.Lock()  # first come, first served: steps are planned in order
+        self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
+        self._until = dict.fromkeys(slots, 0)
+        self._works: collections.defaultdict[int, dict[int, Work]] = collections.defaultdict(dict)
+        self._gone: dict[int, str] = {}  # slides that are missing or changed, and the reason
+
+    def close(self) -> None:
+        """End the threads; tasks must have been cancelled."""
+        for pool in (self._painters, self._planner, self._openers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def read(self, step: int, out_BHWC: decode.Pixels) -> list[sampler.Request]:
+        """Paint the patches of a step and return their requests, by slot.
+
+        Raises DataNotFound for too many bad slides, and what the bucket raises (AccessDenied, Transient after its retries).
+        """
+        works = await self._begin(step)
+        found = await asyncio.gather(*(work.column for work in works))
+        ready = [row for row, data in enumerate(found) if data is not None]
+        jobs = [self._job(works[row].patch, found[row] or {}, out_BHWC[row]) for row in ready]
+        painted = dict(zip(ready, await self._paint(jobs), strict=True))
+        return await asyncio.gather(*(self._settle(work.patch, painted.get(row, False), out_BHWC[row]) for row, work in enumerate(works)))
+
+    async def _begin(self, step: int) -> list[Work]:
+        """Start the columns that begin at a step; the works of that step, by slot."""
+        async with self._planning:
+            due = [slot for slot, until in self._until.items() if step >= until]
+            if due:
+                begun = await self._in(self._planner, columns.ahead, self._plan, step, due, self._stop_step, self._column_bytes)
+                for slot, column in zip(due, begun, strict=True):
+                    task = asyncio.create_task(self._fetch(column))
+                    task.add_done_callback(_look)
+                    self._until[slot] = step + len(column)
+                    for patch in column:
+                        self._works[patch.request.step][self._rows[slot]] = Work(patch, task)
+            return [work for _, work in sorted(self._works.pop(step).items())]
+
+    async def _fetch(self, column: columns.Column) -> painting.Bytes | None:
+        """The bytes of a column; None where they cannot be had as a whole."""
+        async with self._in_flight:
+            with self._counters.timed("fetch"):
+                try:
+                    return await self._bytes(column)
+                except Unreadable:
+                    return None
+
+    async def _bytes(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
+        """The tiles of some patches of one slide, by offset. Raises Unreadable."""
+        slide = patches[0].request.slide
+        checked, data = await asyncio.gather(self._check(slide), self._tiles(patches), return_exceptions=True)
+        if isinstance(data, storage.NotFound) and not checked:  # it went away this very moment
+            checked = Unreadable(self._gone.setdefault(slide, "NotFound"))
+        for found in (checked, data):  # the check first: an object that was replaced fails in many ways
+            if isinstance(found, BaseException):
+                raise found
+        assert isinstance(data, dict)
+        return data
+
+    async def _tiles(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
+        facts = self._plan.catalog.slides[patches[0].request.slide]
+        if facts.reader == "openslide":
+            await self._in(self._openers, self._copy, facts)
+            return {}
+        starts, sizes = columns.ranges(patches)
+        return dict(zip(starts, await self._bucket.read_ranges_async(facts.url, starts, sizes), strict=True))
+
+    def _copy(self, slide: catalogs.Slide) -> None:
+        """Have a slide on this machine before threads that paint wait for it."""
+        with self._copies.open(slide.url, slide.etag):
+            pass
+
+    async def _check(self, slide: int) -> None:
+        """Raises Unreadable where the object is gone, or is not the one that was indexed."""
+        if slide not in self._gone:
+            facts = self._plan.catalog.slides[slide]
+            try:
+                info = await self._in(self._openers, self._bucket.head, facts.url)
+            except storage.NotFound:
+                self._gone[slide] = "NotFound"
+            else:
+                if (info.size, info.etag) != (facts.size, facts.etag):
+                    self._gone[slide] = "Changed"
+        if slide in self._gone:
+            raise Unreadable(self._gone[slide])
+
+    async def _settle(self, patch: columns.Patch, painted: bool, out: decode.Pixels) -> sampler.Request:
+        """The request that was painted in the end: the patch's own, or the first of its replacements that can be read."""
+        while not painted:
+            reason = await self._alone(patch, out)
+            if not reason:
+                break
+            self._lament(patch.request, reason)
+            request = await self._in(self._planner, self._plan.replacement, patch.request)
+            if request is None:
+                raise errors.DataNotFound(f"spec.slides: {sampler.MAX_REPLACEMENTS + 1} slides in a row cannot be read{self._examples()}")
+            (patch,) = await self._in(self._planner, columns.patches, self._plan.catalog, [request])
+        return patch.request
+
+    async def _alone(self, patch: columns.Patch, out: decode.Pixels) -> str:
+        """Read and paint one patch; why it cannot be done, or nothing."""
+        try:
+            for _ in range(READS):
+                data = await self._bytes([patch])
+                if (await self._paint([self._job(patch, data, out)]))[0]:
+                    return ""
+        except Unreadable as error:
+            return error.reason
+        return "Undecodable"
+
+    def _lament(self, request: sampler.Request, reason: str) -> None:
+        self._counters.replace(reason, self._plan.catalog.slides[request.slide].id)
+        bad = len(self._counters.quarantined)
+        if bad > self._max_bad:
+            raise errors.DataNotFound(
+                f"spec.slides: {bad} of {len(self._plan.slides)} slides cannot be read, more than maxBadShare allows{self._examples()}: "
+                "restore them, build the index anew, or raise maxBadShare"
+            )
+
+    def _examples(self) -> str:
+        names = [f"{name} ({reason})" for name, reason in list(self._counters.quarantined.items())[:3]]
+        return f", such as {', '.join(names)}" if names else ""
+
+    def _job(self, patch: columns.Patch, data: painting.Bytes, out: decode.Pixels) -> painting.Job:
+        return painting.Job(self._plan.catalog.slides[patch.request.slide], patch, data, out)
+
+    async def _paint(self, jobs: Sequence[painting.Job]) -> list[bool]:
+        """Deal jobs to the threads; whether each was painted."""
+        size = max(1, -(-len(jobs) // (self._threads * JOBS_A_THREAD)))
+        shares = [jobs[k : k + size] for k in range(0, len(jobs), size)]
+        done = await asyncio.gather(*(self._in(self._painters, painting.paint, share, self._copies, self._counters) for share in shares))
+        return [result for share in done for result in share]
+
+    async def _in(self, pool: concurrent.futures.Executor, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+
+def _pool(threads: int, name: str) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=f"patho-{name}")
+
+
+def _look(task: "asyncio.Task[Any]") -> None:
+    """Several patches wait for a column, and a failing one ends the stream: asyncio need not report the others."""
+    if not task.cancelled():
+        task.exception()
