@@ -10,13 +10,13 @@ SATURATED = 20  # of 255: less is glass
 Images = dict[str, dict[str, list[np.ndarray]]]
 
 
-def cut(source: slide.SlideReader, size_px: int, each: int, seed: int = 0) -> Images:
+def cut(source: slide.Opened, size_px: int, each: int, seed: int = 0) -> Images:
     """{split: {class: [uint8 (size_px, size_px, 3)]}}, `each` patches a class and split, mostly tissue."""
     random = np.random.default_rng(seed)
     return {split: {name: _patches(source, split, size_px, mpp, each, random) for name, mpp in CLASSES.items()} for split in ("train", "test")}
 
 
-def _patches(source: slide.SlideReader, split: str, size_px: int, mpp: float, each: int, random: np.random.Generator) -> list[np.ndarray]:
+def _patches(source: slide.Opened, split: str, size_px: int, mpp: float, each: int, random: np.random.Generator) -> list[np.ndarray]:
     width, height = source.dimensions
     edge = round(size_px * mpp / source.mpp)  # level-0 pixels
     border = round(height * SPLIT_AT)

@@ -55,8 +55,8 @@ def _fill(bucket: store.Store, slide_file: pathlib.Path) -> None:
     if not bucket.bucket.exists(bucket.url(f"slides/{SLIDE}")):
         bucket.bucket.write(bucket.url(f"slides/{SLIDE}"), slide_file.read_bytes())
     if not bucket.bucket.list(bucket.url("labelled/")):
-        with slide.open(str(slide_file)) as source:
-            labelled_folder.write(bucket.bucket, bucket.url("labelled"), labels.cut(source, PROBE_PX, PROBE_IMAGES))
+        cut = labels.cut(slide.open(str(slide_file)), PROBE_PX, PROBE_IMAGES)
+        labelled_folder.write(bucket.bucket, bucket.url("labelled"), cut)
 
 
 def _write(path: pathlib.Path, manifest: dict[str, object]) -> resource.Resource:
