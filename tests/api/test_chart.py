@@ -87,9 +87,9 @@ def test_images_follow_the_release_unless_they_are_set(render):
 def test_the_operator_may_do_what_it_does_and_nothing_else(render):
     roles = {name: o for (kind, name), o in render().items() if kind in ("ClusterRole", "Role") and name not in USERS}
     rights = set().union(*(granted(role) for role in roles.values()))
-    assert {("jobs", "create"), ("pods/status", "patch"), ("pathopretrains/status", "patch"), ("leases", "update")} <= rights
+    assert {("jobs", "create"), ("pods", "watch"), ("pathopretrains/status", "patch"), ("leases", "update")} <= rights
     assert not {right for right in rights if "*" in right or right[0] in ("secrets", "nodes", "pods/exec", "configmaps")}
-    assert ("pods", "create") not in rights
+    assert not {("pods", verb) for verb in ("create", "delete", "patch")} & rights
     assert ("pathopretrains", "update") not in rights
 
 

@@ -33,16 +33,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [update]                     # owner references that block deletion, where the cluster enforces that permission
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create]                # one for a run; its owner's end deletes it
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]   # the Job controller creates them
-- apiGroups: [""]
-  resources: [pods/status]
-  verbs: [patch]                      # pods on dead nodes
+  verbs: [get, list, watch]           # the Job controller creates and deletes them
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]               # list: why a pod waits, in the scheduler's own words
