@@ -1,7 +1,9 @@
 """A Google Cloud Storage server on this machine (fake-gcs-server), reachable for pods too."""
 
+import json
 import pathlib
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from tests.cluster import controlplane, tools, waiting
@@ -15,6 +17,20 @@ def start(processes: Processes, host: str, data: pathlib.Path) -> str:
     processes.start("gcs", [*command, f"-data={data}", f"-public-host={address}", f"-external-url=http://{address}", "-log-level=warn"])
     waiting.until(lambda: processes.check("gcs") and _answers(f"http://{address}/storage/v1/b"), what="GCS server answers")
     return f"http://{address}"
+
+
+def objects(server: str, bucket: str, prefix: str = "") -> list[str]:
+    """Names of the objects in a bucket, sorted."""
+    query = urllib.parse.urlencode({"prefix": prefix, "maxResults": 1000})
+    with urllib.request.urlopen(f"{server}/storage/v1/b/{bucket}/o?{query}", timeout=10) as answer:
+        return sorted(item["name"] for item in json.load(answer).get("items", []))
+
+
+def read(server: str, bucket: str, name: str) -> bytes:
+    """One object."""
+    address = f"{server}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def _answers(url: str) -> bool:

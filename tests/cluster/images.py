@@ -67,11 +67,11 @@ def _interpreter() -> Iterator[tuple[str, pathlib.Path | bytes]]:
 
 
 def _packages(distribution: str, extras: set[str]) -> Iterator[tuple[str, pathlib.Path]]:
-    """Files of all distributions that `distribution[extras]` asks for, itself left out."""
-    for name in sorted(_closure(distribution, extras) - {distribution}):
+    """Files of all distributions that `distribution[extras]` asks for; of itself, installed in place, the metadata."""
+    for name in sorted(_closure(distribution, extras)):
         for file in importlib.metadata.distribution(name).files or []:
             source = pathlib.Path(str(file.locate()))
-            if ".." not in file.parts and source.is_file():
+            if ".." not in file.parts and file.suffix != ".pth" and source.is_file():
                 yield f"{PACKAGES}/{file}", source
 
 

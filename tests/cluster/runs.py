@@ -15,14 +15,14 @@ def pretrain(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = 
     """A PathoPretrain whose fake pods carry `annotations` from the start."""
     compute = {"nodes": nodes, "podTemplate": {"metadata": {"annotations": annotations or {}}}}
     folders = {"slides": {"source": "gs://slides/", "index": "gs://work/index"}, "checkpoints": {"url": f"gs://work/{name}"}}
-    return _resource(names.PRETRAIN, name, {**folders, "compute": compute, "runPolicy": run_policy})
+    return resource(names.PRETRAIN, name, {**folders, "compute": compute, "runPolicy": run_policy})
 
 
 def evaluation(name: str, annotations: dict[str, str]) -> Manifest:
     """A PathoEval of a file in a bucket."""
     tasks = [{"name": "PatchClassification", "data": "gs://slides/patches"}]
     spec = {"model": {"url": "gs://work/a/step-00000010"}, "tasks": tasks, "results": f"gs://work/{name}"}
-    return _resource(names.EVAL, name, {**spec, "compute": {"podTemplate": {"metadata": {"annotations": annotations}}}})
+    return resource(names.EVAL, name, {**spec, "compute": {"podTemplate": {"metadata": {"annotations": annotations}}}})
 
 
 def ends(exit_code: int, *, run_for: str = "1s", **last_words: Any) -> dict[str, str]:
@@ -79,5 +79,6 @@ def end_all(cluster: Cluster, run: str, exit_code: int = 0) -> None:
             kwok.end_pod(cluster, pod["metadata"]["name"], exit_code)
 
 
-def _resource(kind: str, name: str, spec: dict[str, Any]) -> Manifest:
+def resource(kind: str, name: str, spec: dict[str, Any]) -> Manifest:
+    """A manifest of one of our kinds."""
     return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}

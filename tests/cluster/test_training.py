@@ -1,0 +1,157 @@
+"""The whole path on a real node: Helm installs the operator, `kubectl apply` trains on a real slide out of a GCS bucket, and a probe
+scores the checkpoint. Two pods train together by torchrun; nothing is mocked."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from patho_api import names
+from PIL import Image
+
+from tests.cluster import gcs, images, node, release, runs, volumes, waiting
+from tests.cluster.cluster import Cluster, Manifest, condition
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(900)]  # two pods import torch on a shared machine
+
+SLIDE = pathlib.Path(__file__).parents[1] / "slides" / "CMU-1-Small-Region.svs"
+STEPS = 20
+COLOURS = {"pink": (230, 150, 190), "violet": (120, 80, 160)}
+MINIATURE = {"train": 8, "val": 4}  # images of each class
+
+
+@pytest.fixture(scope="module")
+def bucket(real_node: node.Node) -> str:
+    """A GCS server that pods reach, with the slide, labelled images, and a bucket to work in; its URL."""
+    data = real_node.plane.folder / "buckets"
+    (data / "slides").mkdir(parents=True)
+    (data / "work").mkdir()
+    shutil.copy(SLIDE, data / "slides")
+    draw = np.random.default_rng(0)
+    for split, count in MINIATURE.items():
+        for label, colour in COLOURS.items():
+            folder = data / "labelled" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(draw.normal(colour, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return gcs.start(real_node.plane.processes, real_node.network.gateway, data)
+
+
+@pytest.fixture(scope="module")
+def lab(real_node: node.Node) -> Iterator[Cluster]:
+    """The cluster with the chart installed and its operator running in a pod; a namespace that has the packages."""
+    cluster = real_node.plane.cluster
+    repository, _, tag = images.IMAGE.rpartition(":")
+    release.install(
+        cluster,
+        {
+            "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+            "trainer": {"image": images.IMAGE},
+            "nodeSelector": node.SELECTOR,
+            "tolerations": [node.TOLERATION],
+        },
+    )
+    cluster.inside(release.NAMESPACE).kubectl("rollout", "status", f"deployment/{release.DEPLOYMENT}", "--timeout=110s")
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab", "labels": restricted}})
+    volumes.provide_packages(cluster.inside("lab"))
+    yield cluster.inside("lab")
+    release.uninstall(cluster)
+
+
+def compute(nodes: int) -> dict:
+    size = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "100m", "memory": "512Mi"}}
+    return {"nodes": nodes, "resources": size, "podTemplate": volumes.overlay(names.CONTAINER)}
+
+
+def pretrain(server: str) -> Manifest:
+    """20 steps of DINO with a tiny ViT on small crops, on two pods."""
+    head = {"prototypes": 256, "headHiddenWidth": 64, "headBottleneckWidth": 32}
+    crops = {"globalSizePx": 32, "localSizePx": 16, "localCount": 2}
+    storage = {"endpoint": server, "anonymous": True}
+    return runs.resource(
+        names.PRETRAIN,
+        "real",
+        {
+            "model": {"architecture": "vit_tiny_patch16_224"},
+            "slides": {"source": "gs://slides/", "index": "gs://work/index", "storage": storage},
+            "patches": {"sizePx": 64, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}]},
+            "training": {"steps": STEPS, "batchSize": 8, "precision": "Float32", "crops": crops, **head},
+            "checkpoints": {"url": "gs://work/runs/real", "everySteps": 10},
+            "compute": compute(nodes=2),
+        },
+    )
+
+
+def evaluation(server: str) -> Manifest:
+    """A linear probe of the run's newest checkpoint."""
+    return runs.resource(
+        names.EVAL,
+        "probe",
+        {
+            "model": {"pretrain": {"name": "real"}},
+            "tasks": [{"name": "PatchClassification", "data": "gs://labelled/", "label": "colours"}],
+            "runs": 2,
+            "maxSteps": 50,
+            "imageSizePx": 32,
+            "results": "gs://work/evals/real",
+            "storage": {"endpoint": server, "anonymous": True},
+            "compute": compute(nodes=1),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(lab: Cluster, bucket: str) -> Manifest:
+    """The run, once it has succeeded."""
+    lab.apply(pretrain(bucket))
+    return finished(lab, names.PRETRAIN, "real")
+
+
+def test_the_operator_runs_in_a_pod_of_the_chart(lab: Cluster):
+    pods = lab.inside(release.NAMESPACE).list("pods", "app.kubernetes.io/name=pathoscale-operator")
+    assert [pod["spec"]["nodeName"] for pod in pods] == [node.NAME]
+    assert pods[0]["spec"]["serviceAccountName"] == release.NAME
+
+
+def test_two_pods_train_together(lab: Cluster, trained: Manifest):
+    status = trained["status"]
+    assert (status["phase"], status["attempt"], status["restarts"]) == ("Succeeded", 1, 0)
+    pods = runs.pods(lab, "real")
+    assert [runs.index(pod) for pod in pods] == [0, 1]
+    assert [pod["status"]["phase"] for pod in pods] == ["Succeeded", "Succeeded"]
+    assert f"{STEPS}/{STEPS} (100%)" in lab.kubectl("get", "ppt", "real")
+
+
+def test_the_checkpoint_lies_in_the_bucket(trained: Manifest, bucket: str):
+    assert trained["status"]["checkpoint"]["latest"]["step"] == STEPS
+    found = gcs.objects(bucket, "work", f"runs/real/step-{STEPS:08}/")
+    assert {name.rpartition("/")[2] for name in found} >= {"teacher.safetensors", "config.json", "COMPLETE.json"}
+
+
+def test_the_checkpoint_is_scored_and_kubectl_shows_it(lab: Cluster, trained: Manifest, bucket: str):
+    lab.apply(evaluation(bucket))
+    status = finished(lab, names.EVAL, "probe")["status"]
+    assert status["modelUrl"] == trained["status"]["checkpoint"]["latest"]["url"]
+    assert [result["task"] for result in status["results"]] == ["colours"]
+    assert f"colours {status['results'][0]['mean']:.2f}" in lab.kubectl("get", "pev", "probe")
+    report = json.loads(gcs.read(bucket, "work", status["reportURL"].removeprefix("gs://work/")))
+    assert report
+
+
+def finished(cluster: Cluster, kind: str, name: str) -> Manifest:
+    """The resource once it has succeeded. A failure shows what its pods said."""
+
+    def look() -> Manifest | None:
+        found = cluster.get(runs.SHORT[kind], name)
+        ended = [c for c in ("Succeeded", "Failed") if condition(found, c).get("status") == "True"]
+        return found if ended else None
+
+    done = waiting.until(look, what=f"end of {name}", seconds=480, interval_seconds=1)
+    if condition(done, "Succeeded").get("status") != "True":
+        logs = cluster.kubectl("logs", f"--selector={names.LABEL_RUN}={name}", "--tail=40", "--prefix")
+        pytest.fail(f"{condition(done, 'Failed')}\n{logs}")
+    return done
