@@ -1,5 +1,6 @@
 """The Helm chart, rendered by the real Helm. Its installation is tested in tests/cluster."""
 
+import functools
 import json
 import os
 import pathlib
@@ -29,12 +30,15 @@ def helm(tmp_path_factory):
 def render(helm):
     """Renders the chart with `--set-json` values; returns objects by (kind, name)."""
 
-    def rendered(**values):
-        words = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
+    @functools.cache
+    def text(*words):
         done = helm("template", "pathoscale", str(CHART), "--namespace", "patho-system", *words)
         assert done.returncode == 0, done.stderr
-        text = done.stdout.replace(" 1e-06\n", " 1.0e-06\n")  # to PyYAML (YAML 1.1) a number without a dot is a string
-        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text) if o}
+        return done.stdout.replace(" 1e-06\n", " 1.0e-06\n")  # to PyYAML (YAML 1.1) a number without a dot is a string
+
+    def rendered(**values):
+        words = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
+        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text(*words)) if o}
 
     return rendered
 
