@@ -28,9 +28,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [pathoscale.dev]
   resources: [pathopretrains/status, pathoevals/status]
   verbs: [patch]
-- apiGroups: [pathoscale.dev]
-  resources: [pathopretrains/finalizers, pathoevals/finalizers]
-  verbs: [update]                     # owner references that block deletion, where the cluster enforces that permission
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
