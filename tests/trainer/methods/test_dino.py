@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from patho_trainer import config, errors, optim, schedules
 from patho_trainer.methods import dino
 from patho_trainer.models import heads, vit
+
 from tests.trainer.golden import numbers
 from tests.trainer.methods import specs
 
@@ -61,8 +61,8 @@ def test_fifty_steps_follow_the_trajectory_of_the_reference():
     expected = numbers.DINO["trajectory"]
     numbers.close(losses, expected["losses"], tolerance=1e-4)
     numbers.close(method.center_K, expected["center"], tolerance=1e-4)
-    norms = dict(method.teacher.named_parameters())
-    numbers.close([norms[name].norm().item() for name in expected["teacher_norms"]], list(expected["teacher_norms"].values()), tolerance=1e-4)
+    norms = {name: parameter.norm().item() for name, parameter in method.teacher.named_parameters()}
+    numbers.close([norms[name] for name in expected["teacher_norms"]], list(expected["teacher_norms"].values()), tolerance=1e-4)
 
 
 def test_micro_batches_give_the_step_of_the_whole_batch_with_drop_path():

@@ -83,10 +83,11 @@ def jitter_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
 
 def blur_and_solarize_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
     """Blur and solarise the crops that were drawn for it; in place."""
-    radii = augment_ops.blur_radius_px(draws.blur_sigma_px)
-    for radius in sorted(set(radii.tolist()) - {0}):
+    radii = np.where(draws.blur_sigma_px > 0, augment_ops.box_inner_radius_px(draws.blur_sigma_px), -1)
+    for radius in sorted(set(radii.tolist()) - {-1}):  # crops with kernels of one length together
         rows = np.flatnonzero(radii == radius)
-        blurred = augment_ops.blur(x[torch.from_numpy(rows).to(x.device)], _like(x, draws.blur_sigma_px[rows]), radius)
+        kernels = _like(x, augment_ops.box_half_kernels(draws.blur_sigma_px[rows]))
+        blurred = augment_ops.blur(x[torch.from_numpy(rows).to(x.device)], kernels)
         for row, crop in zip(rows, blurred, strict=True):  # on a CPU four times as fast as index_copy_
             x[row] = crop
     for run, solarize in _runs(draws.solarize):

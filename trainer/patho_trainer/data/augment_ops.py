@@ -4,6 +4,8 @@ Crops are (N, 3, H, W), float32 in [0, 1]; factors are (N,). Only operations tha
 multiply-add, no `where`, which is also slow on CPUs), so that a crop comes out bitwise the same whatever else is in the batch.
 """
 
+import functools
+
 import numpy as np
 import torch
 from numpy import typing as npt
@@ -11,7 +13,6 @@ from torch.nn import functional
 
 LUMA = (0.2989, 0.587, 0.114)
 SOLARIZE_THRESHOLD = 128 / 255
-BLUR_RADIUS_SIGMAS = 3.0
 
 
 def brightness_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -70,26 +71,38 @@ def solarize_(x: torch.Tensor) -> torch.Tensor:
     return x.sub_(above).mul_(1 - 2 * above)  # x, or -(x - 1)
 
 
-def blur(x: torch.Tensor, sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
-    """Separable Gaussian, cut off at `radius_px`, borders mirrored; one sigma a crop."""
-    offsets = torch.arange(radius_px + 1, device=x.device)
-    weights = torch.exp(-0.5 * (offsets / sigma_px[:, None]) ** 2)
-    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # both sides, the middle once
-    size = x.shape[-1]
-    padded = functional.pad(x, (radius_px,) * 4, mode="reflect")
+def blur(x: torch.Tensor, half_kernels: torch.Tensor) -> torch.Tensor:
+    """Separable blur with one symmetric kernel a crop, borders repeated as in PIL; `half_kernels` (N, 1 + radius), the middle first."""
+    radius_px, size = half_kernels.shape[1] - 1, x.shape[-1]
+    padded = functional.pad(x, (radius_px,) * 4, mode="replicate")
     for dim in (2, 3):
-        middle = padded.narrow(dim, radius_px, size)
-        out = middle * _column(weights[:, 0])
+        out = padded.narrow(dim, radius_px, size) * _column(half_kernels[:, 0])
         for k in range(1, radius_px + 1):
             pair = padded.narrow(dim, radius_px - k, size) + padded.narrow(dim, radius_px + k, size)
-            out.add_(pair.mul_(_column(weights[:, k])))
+            out.add_(pair.mul_(_column(half_kernels[:, k])))
         padded = out
     return padded
 
 
-def blur_radius_px(sigma_px: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Radius beyond which each Gaussian is dropped; 0 for sigma 0."""
-    return np.ceil(sigma_px * BLUR_RADIUS_SIGMAS).astype(np.int64)
+def box_half_kernels(sigma_px: npt.NDArray[np.float64], passes: int = 3) -> npt.NDArray[np.float64]:
+    """The kernels (N, 1 + radius) of PIL's GaussianBlur: `passes` box filters whose fractional width gives the variance exactly.
+
+    Source: Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering".
+    A sampled Gaussian would blur too little below half a pixel.
+    """
+    variance = sigma_px**2 / passes
+    inner = box_inner_radius_px(sigma_px, passes)
+    edge = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
+    offsets = np.abs(np.arange(-inner.max() - 1, inner.max() + 2))
+    box = np.where(offsets <= inner[:, None], 1.0, np.where(offsets == inner[:, None] + 1, edge[:, None], 0.0))
+    box /= box.sum(axis=1, keepdims=True)
+    kernels = np.stack([functools.reduce(np.convolve, [row] * passes) for row in box])
+    return kernels[:, kernels.shape[1] // 2 :]
+
+
+def box_inner_radius_px(sigma_px: npt.NDArray[np.float64], passes: int = 3) -> npt.NDArray[np.int64]:
+    """Whole pixels of a box filter on each side of its middle, for one pass of several."""
+    return np.floor((np.sqrt(12 * sigma_px**2 / passes + 1) - 1) / 2).astype(np.int64)
 
 
 def _column(per_crop: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,7 @@ def _from_timm(model: pretrain.Model, options: dict[str, Any]) -> vit.Backbone:
         raise errors.InvalidConfiguration(f"model.init.tag: timm has no weights {name}; {known}")
     try:
         return vit.create(name, pretrained=True, **options)
-    except Exception as error:  # the hub's client raises its own, the network's and the file system's errors
+    except OSError as error:  # the hub's client derives its errors from it, like the network's and the file system's
         file = timm.get_pretrained_cfg(name).url or f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
         raise errors.InvalidConfiguration(
             f"model.init: timm's weights {name} could not be downloaded ({type(error).__name__}); download {file} where the network "

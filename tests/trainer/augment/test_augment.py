@@ -1,0 +1,103 @@
+"""Multi-crop as a whole: shapes, the reference pipeline by hand, and the same crops in any batch, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from patho_api import pretrain
+from patho_trainer.data import augment, augment_draw
+from PIL import Image, ImageFilter
+from torchvision.transforms import functional
+
+SMALL = {"global_size_px": 64, "local_size_px": 32, "local_count": 3}
+ODD = {"global_size_px": 70, "local_size_px": 28, "local_count": 3}
+
+
+def make_training(crops=SMALL):
+    return pretrain.Training(crops=pretrain.Crops(**crops))
+
+
+def make_patches(count=6, size_px=128):
+    """Smooth colour with noise on it, uint8."""
+    source = np.random.RandomState(0)
+    smooth = functional.resize(torch.from_numpy(source.random_sample((count, 3, 6, 6))), [size_px, size_px])
+    noisy = smooth + 0.1 * torch.from_numpy(source.standard_normal(smooth.shape))
+    return (noisy.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def test_two_global_and_n_local_views_of_the_whole_batch():
+    views = augment.multi_crop(make_patches(), make_training(), 0, 0, range(6))
+    assert [tuple(view.shape) for view in views] == [(6, 3, 64, 64)] * 2 + [(6, 3, 32, 32)] * 3
+    assert all(view.dtype == torch.float32 and view.is_contiguous() for view in views)
+
+
+def test_without_local_crops_there_are_two_views():
+    assert len(augment.multi_crop(make_patches(), make_training(SMALL | {"local_count": 0}), 0, 0, range(6))) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("crops", [SMALL, ODD])
+def test_a_slot_gets_bitwise_the_same_crops_whichever_slots_are_beside_it(crops, threads, monkeypatch):
+    monkeypatch.setattr(augment, "CPU_CHUNK_PX", 5 * 64**2)
+    patches, slots = make_patches(6), [3, 4, 5, 11, 12, 40]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    whole = augment.multi_crop(patches, make_training(crops), 7, 9, slots)
+    for rows in ([0], [5], [4, 2], [1, 2, 3, 5]):
+        part = augment.multi_crop(patches[rows], make_training(crops), 7, 9, [slots[row] for row in rows])
+        assert all(torch.equal(mine, all_[rows]) for mine, all_ in zip(part, whole, strict=True))
+    torch.set_num_threads(before)
+
+
+def test_steps_and_seeds_give_other_crops():
+    first = augment.multi_crop(make_patches(), make_training(), 0, 0, range(6))[0]
+    for seed, step in ((1, 0), (0, 1)):
+        assert not torch.equal(first, augment.multi_crop(make_patches(), make_training(), seed, step, range(6))[0])
+
+
+JITTER = [functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue]
+
+
+def by_hand(patch, draws, row, size_px):
+    """One crop through torchvision's and PIL's own operations, one after the other."""
+    image, box_px = functional.to_tensor(patch.numpy()), draws.box_px[row].tolist()
+    crop = functional.resized_crop(image, *box_px, [size_px] * 2, functional.InterpolationMode.BICUBIC)
+    x = (crop.clamp(0, 1) * 255).round() / 255
+    x = functional.hflip(x) if draws.flip[row] else x
+    for kind in draws.jitter_order[row]:
+        x = JITTER[kind](x, draws.jitter_factor[row, kind]) if kind >= 0 else x
+    x = functional.rgb_to_grayscale(x, 3) if draws.grey[row] else x
+    if draws.blur_sigma_px[row]:
+        blurred = functional.to_pil_image(x).filter(ImageFilter.GaussianBlur(float(draws.blur_sigma_px[row])))
+        x = functional.to_tensor(blurred)
+    x = functional.solarize(x, 128 / 255) if draws.solarize[row] else x
+    return functional.normalize(x, [0.5] * 3, [0.5] * 3)
+
+
+@pytest.mark.parametrize("view", [0, 1, 2])
+def test_a_crop_is_what_the_references_operations_make_of_the_same_decisions(view):
+    training, patches, size_px = make_training(), make_patches(), (64, 64, 32)[view]
+    crops = augment.multi_crop(patches, training, 5, 6, range(6))[view]
+    draws = augment_draw.draw(training.crops, 128, 5, 6, range(6), view)
+    for row, patch in enumerate(patches):
+        difference = (crops[row] - by_hand(patch, draws, row, size_px)).abs()
+        # the integer kernel may be one level off before jitter, which can push a pixel over solarisation's threshold
+        assert difference.mean() < 0.004
+        assert difference.quantile(0.99) < 0.05
+
+
+def test_cutting_equals_pil_within_two_levels():
+    patches, draws = make_patches(), augment_draw.draw(pretrain.Crops(**SMALL), 128, 5, 6, range(6), 0)
+    cut = torch.empty(6, 3, 64, 64)
+    augment.cut(list(patches), draws, cut)
+    for row, (top, left, height, width) in enumerate(draws.box_px.tolist()):
+        box = (left, top, left + width, top + height)
+        image = Image.fromarray(patches[row].numpy()).crop(box).resize((64, 64), Image.Resampling.BICUBIC)
+        expected = functional.to_tensor(image)
+        expected = expected.flip(-1) if draws.flip[row] else expected
+        assert (cut[row] - expected).abs().max() * 255 < 2.5
+
+
+def test_normalisation_is_that_of_the_specification():
+    x = torch.full((1, 3, 2, 2), 0.5)
+    augment.normalize_(x, [0.5, 0.25, 0.0], [1.0, 0.5, 0.25])
+    assert x[0, :, 0, 0].tolist() == [0.0, 0.5, 2.0]

@@ -1,0 +1,91 @@
+"""The random decisions have the reference's distributions and belong to their sample alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from patho_api import pretrain
+from patho_trainer.data import augment_draw
+from torchvision import transforms
+
+COUNT = 4000
+
+
+def draw(view=2, slots=range(COUNT), seed=0, step=0):
+    return augment_draw.draw(pretrain.Crops(), 256, seed, step, slots, view)
+
+
+def share(chosen):
+    return float(np.mean(chosen))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "view", "probability"),
+    [
+        ("flip", 0, 0.5),
+        ("grey", 1, 0.2),
+        ("jitter_order", 2, 0.8),
+        ("blur_sigma_px", 0, 1.0),
+        ("blur_sigma_px", 1, 0.1),
+        ("blur_sigma_px", 2, 0.5),
+        ("blur_sigma_px", 9, 0.5),
+        ("solarize", 0, 0.0),
+        ("solarize", 1, 0.2),
+        ("solarize", 9, 0.0),
+    ],
+)
+def test_an_operation_happens_as_often_as_in_the_reference(quantity, view, probability):
+    values = getattr(draw(view), quantity)
+    happens = values[:, 0] >= 0 if quantity == "jitter_order" else values > 0
+    assert share(happens) == pytest.approx(probability, abs=0.025 if 0 < probability < 1 else 0)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [(0, 0.6, 1.4), (1, 0.6, 1.4), (2, 0.8, 1.2), (3, -0.1, 0.1)])
+def test_jitter_factors_are_uniform_over_the_references_range(kind, low, high):
+    factors = draw().jitter_factor[:, kind]
+    expected = np.linspace(low, high, 11)
+    assert np.abs(np.quantile(factors, np.linspace(0, 1, 11)) - expected).max() < 0.03 * (high - low)
+
+
+def test_every_order_of_jitter_is_equally_likely():
+    orders, counts = np.unique(draw().jitter_order, axis=0, return_counts=True)
+    assert len(orders) == 25  # 24, and none
+    assert counts[1:].min() > 0.65 * 0.8 * COUNT / 24
+
+
+def test_blur_radii_are_uniform_between_a_tenth_and_two_pixels():
+    sigma_px = draw(view=0).blur_sigma_px
+    assert np.abs(np.quantile(sigma_px, [0, 0.5, 1]) - [0.1, 1.05, 2.0]).max() < 0.05
+
+
+@pytest.mark.parametrize("view", [0, 5])
+def test_boxes_are_distributed_like_those_of_random_resized_crop(view):
+    scale = (0.4, 1.0) if view < 2 else (0.05, 0.4)
+    image = torch.empty(3, 256, 256)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = np.array([transforms.RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(COUNT)])
+    ours = draw(view).box_px
+    for column in range(4):
+        levels = [np.quantile(boxes[:, column], np.linspace(0.05, 0.95, 10)) for boxes in (ours, theirs)]
+        assert np.abs(levels[0] - levels[1]).max() < 10
+
+
+def test_boxes_lie_inside_the_patch_and_the_whole_patch_is_taken_where_none_fits():
+    top, left, height, width = draw(view=0).box_px.T
+    assert min(top.min(), left.min()) >= 0
+    assert max((top + height).max(), (left + width).max()) == 256
+    never = augment_draw.boxes(256, (1.0, 1.0), np.ones((1, 10)), np.ones((1, 10)), np.full((1, 2), 0.5))
+    assert never.tolist() == [[0, 0, 256, 256]]
+
+
+def test_a_sample_draws_the_same_in_any_batch():
+    whole, part = draw(slots=range(8)), draw(slots=[6, 1])
+    for field in dataclasses.fields(augment_draw.Draws):
+        assert np.array_equal(getattr(part, field.name), getattr(whole, field.name)[[6, 1]])
+
+
+def test_views_steps_and_seeds_draw_their_own():
+    flips = [draw(**key).flip.tolist() for key in ({}, {"view": 3}, {"step": 1}, {"seed": 1})]
+    assert len({tuple(flip) for flip in flips}) == 4
