@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from patho_api import common
+
 from tests.trainer import servers
 
 NO_GCS = "fake-gcs-server is not built (`make test` builds it where Go 1.25 is; or set PATHOSCALE_TOOLS to its folder)"
@@ -53,3 +55,13 @@ def web(tmp_path: pathlib.Path) -> Iterator[servers.WebServer]:
     folder.mkdir()
     with servers.WebServer(folder) as server:
         yield server
+
+
+@pytest.fixture(params=["local", "s3", "gcs"])
+def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> servers.Store:
+    """An empty place for objects: a folder of this machine, an S3 bucket, a Google bucket."""
+    if request.param == "local":
+        (tmp_path / "objects").mkdir()
+        return servers.Store(f"{tmp_path}/objects/", common.Storage())
+    found: servers.Store = request.getfixturevalue(request.param)
+    return found

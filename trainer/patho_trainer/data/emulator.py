@@ -3,7 +3,6 @@
 obstore writes by the XML interface, which fake-gcs-server 1.55 refuses ("invalid uploadType"); remove when it does not.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +12,10 @@ class EmulatedStore:
 
     def __init__(self, store: Any, endpoint: str, bucket: str) -> None:
         """`store` is obstore's, for the same bucket. Makes no request."""
-        # without it, gcsfs waits a minute for a gRPC bucket-type probe that no emulator answers
-        os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-        import gcsfs  # slow to import, and only emulators need it
+        import gcsfs.core  # slow to import, and only emulators need it
 
-        self._files = gcsfs.GCSFileSystem(endpoint_url=endpoint, token="anon", use_listings_cache=False)
+        # not gcsfs.GCSFileSystem: it waits a minute for a gRPC bucket-type probe that no emulator answers
+        self._files = gcsfs.core.GCSFileSystem(endpoint_url=endpoint, token="anon", use_listings_cache=False)
         self._bucket = bucket
         self.get, self.head = store.get, store.head
         self.get_ranges, self.get_ranges_async = store.get_ranges, store.get_ranges_async
@@ -25,14 +23,16 @@ class EmulatedStore:
     def put(self, path: str, file: Any, *, mode: str = "overwrite", use_multipart: bool = True) -> None:
         """Write bytes or an open file; mode `create` raises FileExistsError where the object exists."""
         del use_multipart
-        data = file if isinstance(file, bytes) else file.read()
+        data = file.read() if hasattr(file, "read") else bytes(file)
         self._files.pipe_file(f"{self._bucket}/{path}", data, mode=mode)
 
     def list(self, prefix: str | None = None, chunk_size: int = 0) -> Iterator[list[dict[str, Any]]]:
         """One page with every object under a folder. Raises FileNotFoundError where there is no such bucket."""
         del chunk_size
-        self._files.ls(self._bucket)  # `find` takes a missing bucket for an empty one
-        found = self._files.find(f"{self._bucket}/{prefix or ''}", detail=True)
+        try:
+            found = self._files.find(f"{self._bucket}/{prefix or ''}", detail=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError("NoSuchBucket") from error
         for path, facts in found.items():
             yield [{"path": path.removeprefix(f"{self._bucket}/"), "size": int(facts["size"]), "e_tag": facts["etag"]}]
 

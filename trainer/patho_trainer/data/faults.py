@@ -42,7 +42,7 @@ def explain(error: Exception, url: str, *, proven: bool = False) -> errors.Patho
         return errors.InvalidConfiguration(f"bucket {root} does not exist (asked for {url}): correct the url, or storage.endpoint")
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return NotFound(f"{url} does not exist: check the bucket and the path")
-    if status == 416:
+    if status == 416 or "range was invalid" in text:
         return NotFound(f"{url} is shorter than expected: the object has changed; build the index anew")
     return _denied(error, text, status, url, proven) or _unusable(text, status, url)
 

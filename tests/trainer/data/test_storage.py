@@ -1,0 +1,177 @@
+"""Buckets: the same behaviour on a disk, S3 and Google's protocol; one plain sentence for everything that goes wrong."""
+
+import asyncio
+import time
+
+import pytest
+from patho_api import common
+from patho_trainer import errors
+from patho_trainer.data import storage
+
+from tests.trainer import servers
+
+
+def test_what_was_written_is_read(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "a/b c.bin", b"0123456789")
+    assert bucket.read(store.url + "a/b c.bin") == b"0123456789"
+    assert bucket.head(store.url + "a/b c.bin").size == 10
+
+
+def test_ranges_come_back_in_order_and_empty_ones_are_empty(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"0123456789")
+    found = bucket.read_ranges(store.url + "x", [7, 0, 5, 2], [3, 2, 0, 4])
+    assert [bytes(b) for b in found] == [b"789", b"01", b"", b"2345"]
+
+
+def test_ranges_are_the_same_as_a_coroutine(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"0123456789")
+    found = asyncio.run(bucket.read_ranges_async(store.url + "x", [1, 6], [2, 2]))
+    assert [bytes(b) for b in found] == [b"12", b"67"]
+
+
+def test_a_conditional_write_loses_to_an_earlier_one(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"first", if_absent=True)
+    with pytest.raises(storage.AlreadyExists):
+        bucket.write(store.url + "x", b"second", if_absent=True)
+    assert bucket.read(store.url + "x") == b"first"
+
+
+def test_listing_is_recursive_and_sorted_and_globs_stay_in_their_folder(store):
+    bucket = store.bucket()
+    for name in ("d/b.svs", "d/a.svs", "d/deep/c.svs", "d/a.txt"):
+        bucket.write(store.url + name, b"1")
+    assert [o.url.removeprefix(store.url) for o in bucket.list(store.url + "d/")] == ["d/a.svs", "d/a.txt", "d/b.svs", "d/deep/c.svs"]
+    assert [o.url.removeprefix(store.url) for o in bucket.glob(store.url + "d/*.svs")] == ["d/a.svs", "d/b.svs"]
+    assert len(bucket.glob(store.url + "**/*.svs")) == 3
+
+
+def test_etags_of_listing_and_head_agree_and_change_with_the_content(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"one")
+    before = bucket.head(store.url + "x").etag
+    assert bucket.list(store.url)[0].etag == before
+    bucket.write(store.url + "x", b"other")
+    assert bucket.head(store.url + "x").etag != before
+
+
+def test_files_travel_both_ways(store, tmp_path):
+    bucket = store.bucket()
+    (tmp_path / "a").write_bytes(b"abc" * 1000)
+    bucket.upload(tmp_path / "a", store.url + "up")
+    bucket.download(store.url + "up", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"abc" * 1000
+
+
+def test_a_deleted_object_is_gone_and_deleting_twice_is_no_error(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"1")
+    bucket.delete([store.url + "x"])
+    bucket.delete([store.url + "x"])
+    assert not bucket.exists(store.url + "x")
+
+
+def test_a_missing_object_is_not_found(store):
+    with pytest.raises(storage.NotFound, match="does not exist: check the bucket and the path"):
+        store.bucket().read(store.url + "nowhere")
+
+
+def test_a_range_beyond_the_end_is_not_found_rather_than_short(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"0123456789")
+    with pytest.raises(errors.PathoError):
+        bucket.read_ranges(store.url + "x", [100], [4])
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_a_wrong_bucket_is_an_invalid_configuration_that_names_it(kind, request):
+    store = request.getfixturevalue(kind)
+    url = f"{store.url[:5]}no-such-bucket/slides/"
+    with pytest.raises(errors.InvalidConfiguration, match="bucket .*no-such-bucket/ does not exist"):
+        store.bucket().check(url)
+
+
+def test_a_secret_that_is_not_mounted_is_named(monkeypatch):
+    monkeypatch.delenv("PATHO_STORAGE_SECRET_DIR", raising=False)
+    bucket = storage.Bucket(common.Storage(secret_name="gcs-key"))
+    with pytest.raises(errors.InvalidConfiguration, match=r"'gcs-key' is not mounted at \$PATHO_STORAGE_SECRET_DIR: create the secret"):
+        bucket.check("gs://some-bucket/slides/")
+
+
+def test_a_secret_without_its_key_is_named(s3, tmp_path):
+    (tmp_path / "s3-secret" / "secret_access_key").unlink()
+    with pytest.raises(errors.InvalidConfiguration, match="'s3-key' has no key secret_access_key, which s3:// needs"):
+        s3.bucket().check(s3.url)
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds_and_may_be_retried():
+    bucket = storage.Bucket(common.Storage(endpoint=f"http://127.0.0.1:{servers.free_port()}", anonymous=True))
+    with pytest.raises(storage.Transient, match=r"cannot be reached: check storage\.endpoint"):
+        bucket.check("s3://some-bucket/slides/")
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("ftp://host/x", "scheme ftp:// is not supported"),
+        ("s3:///x", "the bucket is missing"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(url, sentence):
+    with pytest.raises(errors.InvalidConfiguration, match=sentence):
+        storage.Bucket().read(url)
+
+
+@pytest.mark.parametrize("fault", [503, 429, "short", "reset"])
+def test_a_hiccup_is_retried_and_nothing_is_lost(web, fault):
+    (web.folder / "x").write_bytes(b"0123456789")
+    web.faults.append(fault)
+    bucket = storage.Bucket()
+    assert bytes(bucket.read_ranges(web.url + "x", [2], [6])[0]) == b"234567"
+    assert web.requests["GET", "x"] == 2
+
+
+def test_a_lasting_fault_ends_as_transient_and_is_counted(web, monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", 1)
+    (web.folder / "x").write_bytes(b"0123456789")
+    web.faults.extend(["short"] * 40)
+    bucket = storage.Bucket()
+    with pytest.raises(storage.Transient):
+        bucket.read_ranges(web.url + "x", [2], [6])
+    assert bucket.requests == {("http", "failed"): 1}
+
+
+def test_denied_access_names_the_secret_and_is_not_retried(web):
+    (web.folder / "x").write_bytes(b"1")
+    web.faults.append(403)
+    started = time.monotonic()
+    with pytest.raises(storage.AccessDenied, match=r"was denied \(403\): check the keys of storage.secretName"):
+        storage.Bucket().read(web.url + "x")
+    assert sum(web.requests.values()) == 1
+    assert time.monotonic() - started < 5
+
+
+def test_touching_ranges_are_one_request(web):
+    (web.folder / "x").write_bytes(bytes(range(200)))
+    bucket = storage.Bucket()
+    bucket.read_ranges(web.url + "x", [0, 10, 20, 100], [10, 10, 10, 5])
+    assert web.requests["GET", "x"] == 2
+    assert bucket.requests["http", "ok"] == 2
+    assert bucket.received["http"] == 35
+
+
+def test_options_may_be_written_as_fsspec_or_obstore_name_them(s3):
+    s3.bucket().write(s3.url + "x", b"1")
+    fsspec_words = {"key": "test-key", "secret": "test-secret", "client_kwargs": {"endpoint_url": s3.storage.endpoint}}
+    obstore_words = {"access_key_id": "test-key", "secret_access_key": "test-secret", "endpoint": s3.storage.endpoint}
+    assert storage.from_options(fsspec_words).read(s3.url + "x") == b"1"
+    assert storage.from_options(obstore_words).read(s3.url + "x") == b"1"
+
+
+def test_an_unknown_option_is_refused_by_name(s3):
+    bucket = storage.Bucket(common.Storage(endpoint=s3.storage.endpoint, anonymous=True, options={"colour": "blue"}))
+    with pytest.raises(errors.InvalidConfiguration, match=r"colour.*Check storage\.options"):
+        bucket.read(s3.url + "x")
