@@ -2,10 +2,10 @@ import pathlib
 import re
 
 import pytest
-
 from patho_trainer import errors
 from patho_trainer.data import storage
 from patho_trainer.evaluation.datasets import folder, mhist
+
 from tests.trainer.evaluation import miniatures
 
 LABELLED = ("path", "label", "split")
@@ -54,6 +54,8 @@ HP, SSA, HP_VAL = (("train/HP/00000.png", "HP", "train"), ("train/SSA/00000.png"
     [
         ([(HP[0], "HP", "valid")], errors.InvalidConfiguration, "unknown split 'valid': use train, val, test"),
         ([HP, (HP_VAL[0], "hp", "val")], errors.InvalidConfiguration, "unknown label 'hp': the classes are HP"),
+        ([HP, (SSA[0], "", "train")], errors.InvalidConfiguration, "unknown label '': the classes are HP"),
+        ([HP, (SSA[0],)], errors.InvalidConfiguration, "unknown split '': use train, val, test"),
         ([("gone.png", "HP", "train")], errors.DataNotFound, "1 annotated images are missing in .*, the first is gone.png"),
         ([HP], errors.DataNotFound, "too few samples: train has images, but train and one of val and test need some"),
         ([HP, HP_VAL], errors.DataNotFound, "too few samples: the only class is HP, a probe needs two"),

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from patho_trainer.evaluation import metrics
 
 

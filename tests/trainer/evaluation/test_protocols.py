@@ -1,5 +1,4 @@
 import pytest
-
 from patho_trainer.evaluation import protocols
 
 

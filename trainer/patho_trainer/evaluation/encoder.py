@@ -8,9 +8,9 @@ from typing import Any
 
 import timm
 import torch
-
 from patho_api import evaluate
 from patho_api.common import Normalization
+
 from patho_trainer import checkpoint, errors
 from patho_trainer.data import storage
 from patho_trainer.models import vit
@@ -88,7 +88,7 @@ def _from_timm(name: str) -> vit.Backbone:
     """Raises InvalidConfiguration for a name that timm does not know, and when its hub cannot be reached."""
     architecture, _, tag = name.partition(".")
     known = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
-    if timm.is_model(architecture) and tag not in ("", *known):
+    if timm.is_model(architecture) and tag not in (["", *known] if known else []):
         raise errors.InvalidConfiguration(
             f"model.timm: timm has no weights {name}; the tags of {architecture} are {', '.join(known) or 'none'}"
         )

@@ -15,14 +15,17 @@ def confusion(predictions_RN: torch.Tensor, labels_N: torch.Tensor, classes: int
     return torch.bincount(cell_RN.flatten(), minlength=runs * classes**2).view(runs, classes, classes)
 
 
+def shares(confusion_RCC: torch.Tensor) -> torch.Tensor:
+    """Counts as shares of the true class (the row), float64. Every class must occur among the labels."""
+    return confusion_RCC.double() / confusion_RCC.sum(dim=2, keepdim=True)
+
+
 def balanced_accuracy(confusion_RCC: torch.Tensor) -> torch.Tensor:
     """Mean recall over the classes (R,), float64; for two classes (sensitivity + specificity) / 2, as in kaiko-eva.
 
     Every class must occur among the labels.
     """
-    counts_RCC = confusion_RCC.double()
-    recall_RC = counts_RCC.diagonal(dim1=1, dim2=2) / counts_RCC.sum(dim=2)
-    return recall_RC.mean(dim=1)
+    return shares(confusion_RCC).diagonal(dim1=1, dim2=2).mean(dim=1)
 
 
 def rank_me(features_ND: torch.Tensor) -> float:

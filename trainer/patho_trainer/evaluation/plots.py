@@ -21,7 +21,7 @@ def scores(tasks: list[TaskOutcome]) -> str:
 
     bottom = ROW * len(tasks) + 5
     marks = []
-    for tick in (low + (high - low) * i / 5 for i in range(6)):
+    for tick in _ticks(low, high):
         marks += [_line(x(tick), 0, x(tick), bottom, PALE), _label(x(tick), bottom + 17, f"{tick:.2f}", "middle")]
     for i, task in enumerate(tasks):
         y = ROW * (i + 0.5)
@@ -53,8 +53,14 @@ def _range(values: list[float]) -> tuple[float, float]:
     return max(0.0, math.floor(20 * min(values) - 0.2) / 20), min(1.0, math.ceil(20 * max(values) + 0.2) / 20)
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Every 0.05, or every 0.1 of a wide range."""
+    return [i / 20 for i in range(round(20 * low), round(20 * high) + 1) if high - low < 0.4 or i % 2 == 0]
+
+
 def _svg(width: float, height: float, title: str, marks: Iterable[str]) -> str:
-    return f'<svg width="{width:.0f}" height="{height:.0f}" role="img" aria-label="{html.escape(title)}">{"".join(marks)}</svg>'
+    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
+    return f'<svg {size} role="img" aria-label="{html.escape(title)}">{"".join(marks)}</svg>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1) -> str:

@@ -70,5 +70,5 @@ def _facts(results: Results) -> str:
 
 
 def _made(task: TaskOutcome) -> str:
-    recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in task.recipe.items() if key != "protocol")
+    recipe = ", ".join(f"{key} {value}" for key, value in task.recipe.items() if key != "protocol")
     return f"{task.kind} at {task.data}, version {task.data_version}; seeds {task.runs[0].seed} to {task.runs[-1].seed}; {recipe}"

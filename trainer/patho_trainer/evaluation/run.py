@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import torch
-
 from patho_api import evaluate as contract
 from patho_api.report import LastWords
+from pydantic import alias_generators
+
 from patho_trainer.data import storage, urls
 from patho_trainer.evaluation import encoder as encoders
 from patho_trainer.evaluation import features, linear, metrics, protocols, report, results
@@ -88,7 +89,7 @@ def _probe(
         samples={name: len(split.labels_N) for name, split in splits.items()},
         chosen_on=dataset.chosen_on,
         scored_on=dataset.scored_on,
-        recipe=dataclasses.asdict(recipe),
+        recipe={alias_generators.to_camel(key): value for key, value in dataclasses.asdict(recipe).items()},
         mean=statistics.mean(scores),
         std=statistics.stdev(scores) if len(scores) > 1 else 0.0,
         runs=[
@@ -97,7 +98,7 @@ def _probe(
                 seeds, scores, probes.val_scores_R.tolist(), probes.best_epochs_R.tolist(), probes.steps_R.tolist(), strict=True
             )
         ],
-        confusion=(confusion_RCC / confusion_RCC.sum(dim=2, keepdim=True)).mean(dim=0).tolist(),
+        confusion=metrics.shares(confusion_RCC).mean(dim=0).tolist(),
         rank_me=metrics.rank_me(sample_NF),
         od_corr=metrics.od_corr(sample_NF),
     )

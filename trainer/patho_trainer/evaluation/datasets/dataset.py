@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from patho_api.evaluate import Task
+
 from patho_trainer import errors
 from patho_trainer.data import storage, urls
 
@@ -79,7 +80,7 @@ def table(
     if file not in found:
         raise errors.DataNotFound(f"task {name(task)}: {file} is missing in {task.data}: put the data set's annotation there")
     try:
-        reader = csv.DictReader(io.StringIO(bucket.read(found[file].url).decode("utf-8-sig")), strict=True)
+        reader = csv.DictReader(io.StringIO(bucket.read(found[file].url).decode("utf-8-sig")), restval="", strict=True)
         rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as broken:
         raise errors.InvalidConfiguration(f"task {name(task)}: {found[file].url} is not a CSV file in UTF-8: {broken}") from broken
@@ -98,7 +99,7 @@ def build(task: Task, rows: Iterable[Row], found: Mapping[str, storage.ObjectInf
     the data set does not have.
     """
     rows = list(rows)
-    classes = tuple(classes) if classes else tuple(sorted({r.label for r in rows if r.split == "train"}))
+    classes = tuple(classes) if classes else tuple(sorted({r.label for r in rows if r.split == "train" and r.label}))
     _check_values(task, rows, classes)
     _check_files(task, rows, found)
     samples = [Sample(found[r.path].url, classes.index(r.label), r.split, found[r.path].etag) for r in rows]
