@@ -58,6 +58,8 @@ def phase(s: Situation, step: Step) -> str:
         return _phase_of_attempt(s)
     if step.reason in ("Completing", "Failing"):
         return s.subject.status.phase
+    if step.reason == "Suspended":
+        return "Suspended"
     if step.kind == "Begin":
         queued = bool(s.compute.queue_name)
         return "Queued" if queued else "Starting" if not s.attempt else "Restarting"

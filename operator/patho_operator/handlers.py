@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_RUN}"
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
-WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600.0, 660.0
+WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600, 660
 PAGE = 500
 JOBS, PODS = ("batch", "v1", "jobs"), ("", "v1", "pods")
 KEPT_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")

@@ -54,7 +54,7 @@ class Metrics:
         return prometheus_client.generate_latest(self.registry)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Runs(registry.Collector):
     """Gauges of the resources that exist now, computed when asked for: nothing outlives its object."""
 

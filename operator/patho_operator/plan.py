@@ -35,11 +35,12 @@ class Plan:
     deletes: tuple[Delete, ...] = ()
     creates: tuple[Mapping[str, Any], ...] = ()
     status: Mapping[str, Any] | None = None  # a merge patch of status; None: nothing has changed
-    terminal: bool = False  # the patch says for the first time that the run has ended
+    terminal: bool = False  # the patch says that the run has ended
+    ends_attempt: bool = False  # the patch says that an attempt has ended, or that nothing of it is left
     events: tuple[Event, ...] = ()
     requeue_seconds: float | None = None
 
     @property
     def consequential(self) -> bool:
         """Whether it must rest on a live look rather than on an index that may be old."""
-        return bool(self.deletes or self.creates or self.terminal)
+        return bool(self.deletes or self.creates or self.terminal or self.ends_attempt)

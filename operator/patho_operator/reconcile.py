@@ -13,6 +13,7 @@ from patho_operator.steps import Step
 from patho_operator.subject import Subject
 
 SETTLING_SECONDS = 5.0  # between looks at something that is on its way
+REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
 WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
 
 
@@ -23,14 +24,15 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) ->
     s = Situation(subject, observed, now)
     if conditions.has_ended(subject.status):
         return _after_the_end(s)
-    step = decide(s)
+    step = _unless_refused(decide(s), observed)
     new = status.render(s, step)
     patch = status.difference(subject.raw_status, new)
     return Plan(
         deletes=_deletes(s, step),
-        creates=_creates(s, step, image) if observed.problem is None else (),
+        creates=_creates(s, step, image),
         status=patch,
         terminal=step.kind in ("Succeed", "Fail"),
+        ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
         events=_events(s, step) if patch else (),
         requeue_seconds=_requeue(s, step),
     )
@@ -49,6 +51,13 @@ def decide(s: Situation) -> Step:
     if verdict.outcome == "Done":
         return Step("Succeed") if s.quiet else Step("Hold", "Completing", "waiting for the last pods to end")
     return _decide_failure(s, verdict) or _decide_next(s, verdict)
+
+
+def _unless_refused(step: Step, observed: Observed) -> Step:
+    """The API server has just refused to make the next attempt: it was not made."""
+    if observed.problem is None or step.kind != "Begin":
+        return step
+    return Step("Hold", observed.problem.reason, observed.problem.message, seconds=REFUSED_SECONDS)
 
 
 def _decide_invalid(s: Situation) -> Step:
@@ -157,8 +166,8 @@ def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], .
 
 def _events(s: Situation, step: Step) -> tuple[Event, ...]:
     """What a user reads under `kubectl describe`: one event for each step that changes the course."""
-    if s.observed.problem is not None:
-        return (Event("NameConflict", s.observed.problem.message, warning=True),) if s.observed.problem.reason == "NameConflict" else ()
+    if step.reason == "NameConflict":
+        return (Event("NameConflict", step.message, warning=True),)
     if step.kind == "Begin":
         began = Event("AttemptCreated", f"attempt {s.attempt + 1}: {step.message}")
         return (Event("Resumed", step.message), began) if step.reason == "Resumed" else (began,)

@@ -101,7 +101,7 @@ def _ending(s: Situation, step: Step) -> dict[str, Any]:
     """What an attempt's record gets when the attempt ends."""
     if step.kind not in ("Stop", "Succeed", "Fail"):
         return {}
-    failure = attempts.last_failure(s)
+    failure = attempts.last_failure(s) if step.reason != "Suspended" else ""
     message = f"{step.message}; the last failure: {failure}" if failure and step.kind == "Stop" else step.message
     reason = "Completed" if step.kind == "Succeed" else step.reason
     return {"end": times.write(s.now), "reason": reason, "message": message[:1024]}

@@ -18,7 +18,15 @@ from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
-REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One look at a resource, and the plan that follows from it."""
+
+    subject: Subject
+    observed: Observed
+    plan: Plan
+    live: bool
 
 
 @dataclasses.dataclass
@@ -47,54 +55,51 @@ class Worker:
         return again
 
     async def _turn(self, key: Key) -> float | None:
-        live = key in self.suspect
-        body = await self.cluster.get(key) if live else self.indexes.body(key)
-        if body is None and not live:
-            live, body = True, await self.cluster.get(key)
-        if body is None:
+        view = await self._view(key, live=key in self.suspect)
+        if view and view.plan.consequential and not view.live:
+            view = await self._view(key, live=True)
+        self.suspect.discard(key)
+        if view is None:
             self._forget(key)
             return None
-        found, plan = await self._plan(key, body, live)
-        if plan.consequential and not live:
-            body = await self.cluster.get(key)
-            if body is None:
-                self._forget(key)
-                return None
-            found, plan = await self._plan(key, body, live=True)
-        self.suspect.discard(key)
-        return await self._execute(key, found, plan)
+        return await self._execute(key, view)
 
-    async def _plan(self, key: Key, body: Json, live: bool) -> tuple[Subject, Plan]:
-        found = subject.parse(body)
-        observed = await self._observe(key, found, live)
-        now = datetime.datetime.now(times.UTC)
-        plan = reconcile(found, observed, now, image=self.image)
-        uids = trouble.worth_asking(found, observed, now) if not plan.consequential else ()
-        if uids:
-            observed = dataclasses.replace(observed, warnings=await self.cluster.warnings(key.namespace, uids))
-            plan = reconcile(found, observed, now, image=self.image)
-        return found, plan
+    async def _view(self, key: Key, *, live: bool) -> View | None:
+        """The resource, what is seen, and the plan; None if there is no such resource."""
+        body = None if live else self.indexes.body(key)
+        live = body is None
+        body = body or await self.cluster.get(key)
+        if body is None:
+            return None
+        view = self._planned(subject.parse(body), await self._observe(key, body, live), live)
+        uids = trouble.worth_asking(view.subject, view.observed, _now()) if not view.plan.consequential else ()
+        if not uids:
+            return view
+        words = await self.cluster.warnings(key.namespace, uids)
+        return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
-    async def _observe(self, key: Key, found: Subject, live: bool) -> Observed:
+    def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
+        return View(found, observed, reconcile(found, observed, _now(), image=self.image), live)
+
+    async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
         seen = await self.cluster.look(key) if live else self.indexes.observe(key)
         host = seen.host()
-        wanted = models.waits_for(found.resource.spec) if found.resource else ""
+        wanted = models.pretrain_name(body)
         pretrain = self.indexes.body(Key(names.PRETRAIN, key.namespace, wanted)) if wanted else None
         return dataclasses.replace(seen, seen=self.board.seen(key, host.uid) if host else None, pretrain=pretrain)
 
-    async def _execute(self, key: Key, found: Subject, plan: Plan) -> float | None:
+    async def _execute(self, key: Key, view: View) -> float | None:
         try:
-            written = await self.cluster.execute(found, plan)
+            written = await self.cluster.execute(view.subject, view.plan)
         except errors.Refused as refused:
             log.warning("%s %s/%s: %s", *key, refused)
-            observed = dataclasses.replace(self.indexes.observe(key), problem=Problem(refused.reason, refused.message))
-            plan = reconcile(found, observed, datetime.datetime.now(times.UTC), image=self.image)
-            plan = dataclasses.replace(plan, deletes=(), requeue_seconds=REFUSED_SECONDS)
-            written = await self.cluster.execute(found, plan)
+            problem = Problem(refused.reason, refused.message)
+            view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
+            written = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
         if written:
-            self._note(key, found, written)
-        self.metrics.runs.shown[key] = subject.parse(written).status if written else found.status
-        return plan.requeue_seconds
+            self._note(key, view.subject, written)
+        self.metrics.runs.shown[key] = subject.parse(written).status if written else view.subject.status
+        return view.plan.requeue_seconds
 
     def _note(self, key: Key, before: Subject, written: Json) -> None:
         """Remember what was written until the index has it, and count what is new."""
@@ -104,7 +109,7 @@ class Worker:
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         start = times.parse(new.start_time)
         if new.phase == "Running" and old.phase == "Starting" and new.attempt == 1 and start:
-            self.metrics.time_to_running.observe(times.seconds_between(start, datetime.datetime.now(times.UTC)))
+            self.metrics.time_to_running.observe(times.seconds_between(start, _now()))
 
     def _forget(self, key: Key) -> None:
         """The resource is gone; its children follow by their owner references."""
@@ -112,3 +117,7 @@ class Worker:
         self.board.forget(key)
         self.indexes.written.pop(key, None)
         self.metrics.runs.shown.pop(key, None)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(times.UTC)

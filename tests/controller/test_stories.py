@@ -210,6 +210,12 @@ def test_a_new_default_image_restarts_nothing():
     assert not plan_for(body, [job], [make_pod(body)]).deletes
 
 
+def test_a_job_that_an_index_does_not_show_yet_is_looked_for_live_before_it_is_given_up():
+    plan = plan_for(started(make_pretrain()))
+    assert not plan.deletes
+    assert plan.consequential
+
+
 def test_a_job_deleted_by_somebody_is_a_new_attempt_that_is_not_counted():
     body = after(started(make_pretrain()), plan_for(started(make_pretrain())))
     assert body["status"]["attempts"][0]["reason"] == "JobDeleted"
@@ -229,6 +235,7 @@ def test_a_foreign_job_with_our_name_is_a_condition_and_an_event():
     body = make_pretrain()
     plan = plan_for(body, problem=Problem("NameConflict", "Job lab/vits16-pt-1 exists and belongs to somebody else: delete it"))
     assert not plan.creates
+    assert plan.status["attempt"] == 0
     assert condition(after(body, plan), "Admitted")[:2] == ("False", "NameConflict")
     assert [e.reason for e in plan.events] == ["NameConflict"]
 
