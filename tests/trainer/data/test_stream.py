@@ -2,19 +2,18 @@
 
 import dataclasses
 import pathlib
+import shutil
 import threading
 
-import boto3
 import numpy as np
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
-from patho_api import common
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import columns, loader, sampler, slide, storage, stream
 
-from tests.trainer.data import pyramids
+from tests.trainer import slides
+from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
 
 PATCHES = {"sizePx": 96, "windowSteps": 4, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}, {"mpp": 1.5}]}
@@ -27,20 +26,20 @@ def spec_of(batch_size=8, slides=None, **training):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("set")
-    pyramids.write_slides(folder, 6)
+    folder = tmp_path_factory.mktemp("set") / "slides"
+    sets.write_slides(folder, 6)
     return folder
 
 
 @pytest.fixture(scope="module")
 def catalog(folder):
-    return pyramids.build(spec_of(), folder / "slides.csv", folder / "index")
+    return sets.build(spec_of(), folder / "slides.csv", folder.parent / "index")
 
 
 @pytest.fixture
 def broken(folder, tmp_path):
     """A set of slides of one's own, to be damaged after it was indexed."""
-    return pyramids.build(spec_of(), pyramids.write_slides(tmp_path / "slides", 6), tmp_path / "index")
+    return sets.build(spec_of(), sets.copy_slides(folder, tmp_path / "slides"), tmp_path / "index")
 
 
 def read(catalog, spec, steps=6, start=0, **options):
@@ -124,7 +123,7 @@ def delete(path):
 
 
 def change(path):
-    pyramids.write_slide(path, seed=99)
+    slides.write(path, slides.Recipe(sets.SIZES, mpp=0.5, seed=99))
 
 
 @pytest.mark.parametrize(("damage", "reason"), [(delete, "NotFound"), (change, "Changed")])
@@ -219,27 +218,28 @@ def test_the_data_set_resumes_from_its_state(catalog):
     assert seen == wanted
 
 
-@pytest.fixture(scope="module")
-def s3(folder):
-    """A server of the S3 protocol with the slides in it."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="slides")
-    for path in sorted(folder.glob("*.svs"))[:3]:
-        client.upload_file(str(path), "slides", f"set/{path.name}")
-    yield storage.Bucket(common.Storage(endpoint=endpoint, region="us-east-1"), options=keys)
-    server.stop()
-
-
-def test_slides_stream_out_of_an_object_store(s3):
-    spec = spec_of()
-    catalog = pyramids.build(spec, "s3://slides/set/", "s3://slides/index", bucket=s3)
-    stats = stream.Stats()
-    (batch,) = read(catalog, spec, 1, bucket=s3, stats=stats)
+def test_slides_stream_out_of_an_object_store(store, folder):
+    for path in sorted(folder.glob("*.tif"))[:3]:
+        store.put(path, f"set/{path.name}")
+    spec, stats, bucket = spec_of(), stream.Stats(), store.bucket()
+    catalog = sets.build(spec, f"{store.url}set/", f"{store.url}index", bucket)
+    (batch,) = read(catalog, spec, 1, bucket=bucket, stats=stats)
     r = batch.requests[0]
-    np.testing.assert_array_equal(batch.images[0], slide.open(catalog.slides[r.slide].url, bucket=s3).read(r.xy_level0, 96, r.mpp))
+    np.testing.assert_array_equal(batch.images[0], slide.open(catalog.slides[r.slide].url, bucket=bucket).read(r.xy_level0, 96, r.mpp))
     assert len(catalog) == 3
-    assert stats.bytes["s3"] > 0
+    assert sum(stats.bytes.values()) > 0
+
+
+def test_a_server_that_stumbles_is_asked_again_and_nothing_is_replaced(web, folder, tmp_path):
+    rows = []
+    for path in sorted(folder.glob("*.tif"))[:3]:
+        shutil.copy(path, web.folder / path.name)
+        rows.append(f"{path.stem},{web.url}{path.name}\n")
+    (tmp_path / "slides.csv").write_text("id,url\n" + "".join(rows))
+    spec, stats = spec_of(), stream.Stats()
+    catalog = sets.build(spec, tmp_path / "slides.csv", tmp_path / "index")
+    calm = pixels(read(catalog, spec, 3))
+    web.faults.extend(["short", 503, "reset"])
+    assert pixels(read(catalog, spec, 3, stats=stats)) == calm
+    assert not web.faults
+    assert stats.replaced == {}

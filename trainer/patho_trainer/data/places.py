@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from patho_trainer.data import catalog
 
 TRIES = 8  # corners that are drawn before the cell's centre is taken
+ENOUGH = 256  # accepted cells: with fewer, their edges would shape what is drawn
 
 Floats = NDArray[np.float64]
 
@@ -82,8 +83,8 @@ def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_coverage: float, *, free: bool) -> Places:
     """The accepted cells of a level for patches of `source_px` level pixels; the slide must be at least that large.
 
-    A cell is accepted if the patch at its centre (Grid: at its corner) lies on enough tissue. Where cells of a patch's size find none,
-    smaller ones are tried, down to the mask's own pixels; if even those find none, the best covered cell is taken.
+    A cell is accepted if the patch at its centre (Grid: at its corner) lies on enough tissue. Where cells of a patch's size are too
+    few, smaller ones are taken, down to the mask's own pixels; if even those find none, the best covered cell it is.
     """
     limit = level.width - source_px, level.height - source_px
     scale = (sums.shape[1] - 1) / level.width, (sums.shape[0] - 1) / level.height
@@ -95,7 +96,7 @@ def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_co
         share = _shares(sums, tops, lefts, size)
         accepted = np.flatnonzero(share >= min_coverage - 1e-9)
         cell_px /= 2
-        if len(accepted) or not free or cell_px * min(scale) < 0.5:
+        if len(accepted) >= ENOUGH or not free or cell_px * min(scale) < 0.5:
             break
     if not len(accepted):
         accepted = np.flatnonzero(share == share.max())

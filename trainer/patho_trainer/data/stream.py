@@ -75,7 +75,7 @@ def batches(
         stats,
         max_bad_share=spec.slides.max_bad_share,
         stop_step=stop_step,
-        threads=threads or _threads(),
+        threads=threads or local_threads(),
         bytes_ahead=COMPRESSED_BYTES,
     )
     ahead = min(prefetch, max(2, DECODED_BYTES // (len(slots) * spec.patches.size_px**2 * 3)))
@@ -163,6 +163,6 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _threads() -> int:
+def local_threads() -> int:
     """This process's share of the cores that it may run on."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,60 @@
+"""Pictures for people."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from patho_trainer.data import preview, sampler, slide, stream, tissue
+from PIL import Image
+
+from tests.trainer import slides
+from tests.trainer.data.values import make_catalog, make_spec
+
+
+@pytest.fixture
+def catalog():
+    return make_catalog(20)
+
+
+@pytest.fixture
+def batch(catalog):
+    requests = tuple(sampler.requests(catalog, make_spec(batch_size=12), 0, 0))
+    images = torch.randint(0, 255, (12, 256, 256, 3), dtype=torch.uint8)
+    return stream.Batch(0, images, tuple(range(12)), requests)
+
+
+def opened(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_lines_show_every_magnification_fine_to_coarse(catalog, batch):
+    crops = [[np.zeros((224, 224, 3), np.uint8)] * 2 + [np.zeros((96, 96, 3), np.uint8)] * 8] * 12
+    lines = preview.rows(catalog, batch, crops, count=6)
+    present = sorted({r.mpp for r in batch.requests})
+    assert len(lines) == 6
+    assert [line.label for line in lines] == sorted(line.label for line in lines)
+    assert {line.label for line in lines} == {f"{mpp:.2f} um/px" for mpp in present}
+
+
+def test_without_crops_a_line_is_a_magnification(catalog, batch):
+    lines = preview.rows(catalog, batch)
+    assert sum(len(line.pictures) for line in lines) == 12
+    assert lines[0].captions[0].endswith(".tif")
+
+
+def test_a_contact_sheet_holds_the_pictures(catalog, batch):
+    red = np.full((256, 256, 3), (255, 0, 0), np.uint8)
+    blue = np.full((96, 96, 3), (0, 0, 255), np.uint8)
+    sheet = opened(preview.contact_sheet([preview.Row("0.25 um/px", "a-slide.tif", (red, blue, blue))], "title"))
+    assert (sheet == (255, 0, 0)).all(-1).sum() == preview.PATCH_PX**2
+    assert (sheet == (0, 0, 255)).all(-1).sum() == 2 * 63**2
+
+
+def test_a_thumbnail_veils_the_glass_and_outlines_the_tissue(tmp_path):
+    whole = slide.open(str(slides.write(tmp_path / "a.tif")))
+    mask = np.zeros(tissue.mask_shape(*whole.dimensions, whole.mpp), dtype=bool)
+    mask[4:12, 4:12] = True
+    picture = opened(preview.thumbnail(whole, mask, width_px=320))
+    assert picture.shape == (240 + 10 + 48, 340, 3)
+    assert (picture == preview.OUTLINE).all(-1).sum() > 100

@@ -1,0 +1,140 @@
+"""Pictures for people: a contact sheet of what a model sees, and thumbnails that show where patches may lie."""
+
+import dataclasses
+import io
+import posixpath
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from patho_trainer.data import catalog as catalogs
+from patho_trainer.data import slide, stream
+
+Pixels = NDArray[np.uint8]
+
+PATCH_PX = 168  # edge at which a patch is shown; crops are shown to the same scale
+GAP_PX, MARGIN_PX, LABEL_PX = 10, 28, 190
+PAPER, INK, FAINT = "white", (28, 32, 40), (112, 118, 130)
+OUTLINE = np.array([0, 110, 80], dtype=np.uint8)
+VEIL = 0.55  # how far glass fades out of a thumbnail
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of a contact sheet: a heading with a fainter second line, and pictures, uint8 (height, width, 3), with their captions."""
+
+    label: str
+    detail: str
+    pictures: tuple[Pixels, ...]
+    captions: tuple[str, ...] = ()
+
+
+def rows(catalog: catalogs.Catalog, batch: stream.Batch, crops: Sequence[Sequence[Pixels]] = (), count: int = 8) -> list[Row]:
+    """The lines for at most `count` patches of a batch, fine to coarse, all magnifications among them.
+
+    `crops[i]` are what the augmentation made of patch i, as pictures; without any, a line is the patches of one magnification.
+    """
+    order = _spread([round(request.mpp, 2) for request in batch.requests], count if crops else len(batch.requests))
+    names = [posixpath.basename(catalog.slides[request.slide].url) for request in batch.requests]
+    patches = batch.images.numpy()
+    if crops:
+        captions = ("patch", *(f"crop {n + 1}" for n in range(len(crops[0]))))
+        return [Row(_label(batch, i), names[i], (patches[i], *crops[i]), captions if i == order[0] else ()) for i in order]
+    lines = []
+    for label in dict.fromkeys(_label(batch, i) for i in order):
+        members = [i for i in order if _label(batch, i) == label][:count]
+        several = f"{len(members)} of step {batch.step}"
+        lines.append(Row(label, several, tuple(patches[i] for i in members), tuple(names[i] for i in members)))
+    return lines
+
+
+def contact_sheet(lines: Sequence[Row], title: str, subtitle: str = "") -> bytes:
+    """A PNG of labelled lines of pictures, all to one scale."""
+    edge = max(line.pictures[0].shape[0] for line in lines)
+    placed = [_place(line, PATCH_PX / edge) for line in lines]
+    width = max(LABEL_PX + max(x + w for x, _, w in boxes) for boxes in placed) + 2 * MARGIN_PX
+    height = sum(_height(line) for line in lines) + 2 * MARGIN_PX + 56
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN_PX, MARGIN_PX - 6), title, INK, _font(24))
+    pen.text((MARGIN_PX, MARGIN_PX + 24), subtitle, FAINT, _font(14))
+    top = MARGIN_PX + 56
+    for line, boxes in zip(lines, placed, strict=True):
+        _draw(sheet, pen, line, boxes, top)
+        top += _height(line)
+    return _png(sheet)
+
+
+def thumbnail(opened: slide.Opened, mask: NDArray[np.bool_], caption: str = "", width_px: int = 640) -> bytes:
+    """A PNG of a whole slide: glass veiled, tissue outlined, the share of tissue written below. `mask` is the index's."""
+    width, height = opened.dimensions
+    rows_px = max(1, round(width_px * height / width))
+    pixels = opened.thumbnail(rows_px, width_px)
+    tissue = cv2.resize(mask.astype(np.uint8), (width_px, rows_px), interpolation=cv2.INTER_NEAREST)
+    veiled = np.where(tissue[..., None] > 0, pixels, pixels * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
+    edge = cv2.morphologyEx(tissue, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    veiled[edge] = OUTLINE
+    sheet = Image.new("RGB", (width_px + 2 * GAP_PX, rows_px + GAP_PX + 48), PAPER)
+    sheet.paste(Image.fromarray(veiled), (GAP_PX, GAP_PX))
+    text = f"{caption or posixpath.basename(opened.facts.url)}   {width} x {height} px, {opened.mpp:.3g} um/px, {mask.mean():.0%} tissue"
+    ImageDraw.Draw(sheet).text((GAP_PX, rows_px + GAP_PX + 12), text, INK, _font(14))
+    return _png(sheet)
+
+
+def _spread(kinds: Sequence[float], count: int) -> list[int]:
+    """At most `count` indices, in the order of their kind, as many of each kind as there can be."""
+    nth = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
+    taken = sorted(range(len(kinds)), key=lambda i: (nth[i], kinds[i]))[:count]
+    return sorted(taken, key=lambda i: kinds[i])
+
+
+def _label(batch: stream.Batch, i: int) -> str:
+    return f"{batch.requests[i].mpp:.2f} um/px"
+
+
+def _place(line: Row, scale: float) -> list[tuple[int, int, int]]:
+    """(x, y, edge) of each picture in its line; pictures of less than half the height are stacked two by two."""
+    boxes, x, y = [], 0, 0
+    for pixels in line.pictures:
+        edge = max(1, round(pixels.shape[0] * scale))
+        boxes.append((x, y, edge))
+        stacked = not y and 2 * edge + GAP_PX <= PATCH_PX
+        x, y = (x, edge + GAP_PX) if stacked else (x + edge + GAP_PX, 0)
+    return boxes
+
+
+def _height(line: Row) -> int:
+    return PATCH_PX + 2 * GAP_PX + (18 if line.captions else 0)
+
+
+def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, line: Row, boxes: Sequence[tuple[int, int, int]], top: int) -> None:
+    pen.text((MARGIN_PX, top + 2), line.label, INK, _font(18))
+    pen.text((MARGIN_PX, top + 28), _fit(pen, line.detail, LABEL_PX - GAP_PX, 12), FAINT, _font(12))
+    captions = line.captions or ("",) * len(boxes)
+    for pixels, caption, (x, y, edge) in zip(line.pictures, captions, boxes, strict=True):
+        left = MARGIN_PX + LABEL_PX + x
+        sheet.paste(Image.fromarray(pixels).resize((edge, edge), Image.Resampling.LANCZOS), (left, top + y))
+        if edge > PATCH_PX // 2:
+            pen.text((left, top + PATCH_PX + 4), _fit(pen, caption, edge, 11), FAINT, _font(11))
+
+
+def _fit(pen: ImageDraw.ImageDraw, text: str, width_px: int, size: int) -> str:
+    """The text, or as much of its end as there is room for: names of slides differ at the end."""
+    if pen.textlength(text, _font(size)) <= width_px:
+        return text
+    while text and pen.textlength("…" + text, _font(size)) > width_px:
+        text = text[1:]
+    return "…" + text
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _png(sheet: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
