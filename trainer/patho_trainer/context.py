@@ -4,7 +4,8 @@ import dataclasses
 import threading
 
 from patho_api import pretrain
-from patho_trainer import checkpoint, distributed, errors, progress, workspace
+
+from patho_trainer import checkpoint, distributed, errors, metrics, progress, workspace
 from patho_trainer.data import storage
 
 
@@ -20,6 +21,7 @@ class Context:
     slides: storage.Bucket
     place: checkpoint.Place
     reporter: progress.Reporter
+    metrics: metrics.TrainMetrics
     stop: threading.Event
     """Set by SIGTERM and SIGINT."""
     restarts: int = 0

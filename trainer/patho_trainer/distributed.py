@@ -3,16 +3,15 @@
 import dataclasses
 import datetime
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from patho_api import common
 from torch import distributed as dist
 from torch import nn
 from torch.nn import parallel
 
-from patho_api import common
 from patho_trainer import errors
 
 T = TypeVar("T")
@@ -112,9 +111,8 @@ def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParall
     `find_unused_parameters` keeps the buckets as they are made; else they are made anew after the first step, and sums over more than
     two processes would be rounded differently before and after a restart.
     """
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified", category=UserWarning)
     devices = [world.device] if world.device.type == "cuda" else None
-    return parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+    return parallel.DistributedDataParallel(module, device_ids=devices, find_unused_parameters=True)
 
 
 def gather(value: T) -> list[T]:

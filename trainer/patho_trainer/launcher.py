@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from patho_api import common, names
 from torch.distributed.elastic import multiprocessing
 from torch.distributed.launcher import api as launcher
 
-from patho_api import common, names
 from patho_trainer import errors, task, verdict, workspace
 
 WATCH_SECONDS = 0.2
 PEERS_SECONDS = 15.0  # how often pods of one run look for each other's verdict in the bucket: 1,000 pods ask 67 times a second
 WAITING_SECONDS = 30.0
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else every worker warns of DDP's `find_unused_parameters`, which is meant
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -117,6 +118,7 @@ def run(
     `peers` asks whether another pod of the run has ended for good. Raises ChildFailedError and torchrun's other errors for what a new
     pod may not suffer.
     """
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     with _stoppable(), _watching(space, peers if gang.nodes > 1 else None):
         try:
             launcher.elastic_launch(config(gang, space), sys.executable)(*arguments)

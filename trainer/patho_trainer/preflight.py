@@ -1,11 +1,10 @@
 """What can be known to be wrong before anything starts, said in one sentence within seconds."""
 
 import torch
-
 from patho_api import evaluate, pretrain, support
+
 from patho_trainer import distributed, errors, task
 from patho_trainer.data import sampler, storage, urls
-from patho_trainer.models import vit
 
 PROBE = ".writable"
 
@@ -15,7 +14,6 @@ def check(todo: task.Task, spec: pretrain.PretrainSpec) -> None:
     refuse(spec)
     distributed.choose_device(spec.compute, torch.cuda.device_count())
     if todo.node_rank == 0:
-        vit.check_crops(spec.model.architecture, spec.training.crops)
         check_writable(spec.checkpoints.url, task.checkpoints_bucket(spec), "spec.checkpoints.url")
         check_readable(spec, task.slides_bucket(spec.slides.storage))
 

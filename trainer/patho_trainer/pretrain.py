@@ -8,12 +8,13 @@ import contextlib
 import math
 
 import torch
+from patho_api import status
 from torch.nn import parallel
 
-from patho_api import status
-from patho_trainer import checkpoint, config, context, diverged, distributed, errors, optim, schedules, snapshots, telemetry
+from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
 from patho_trainer.data import augment, catalog, index, stream
 from patho_trainer.methods import dino
+from patho_trainer.models import vit
 
 
 def train(ctx: context.Context) -> None:
@@ -23,6 +24,7 @@ def train(ctx: context.Context) -> None:
     when a newer process writes the checkpoints, and what index, stream and bucket raise.
     """
     world, h = ctx.world, config.resolved(ctx.spec)
+    vit.check_crops(ctx.spec.model.architecture, h.crops)  # before the index, whose first build may take hours
     newest = distributed.on_first(world, lambda: checkpoint.latest(ctx.place.root, ctx.place.bucket))
     slides = _slides(ctx, newest)
     ctx.reporter.tell(stage="Loading", step=newest.step if newest else 0, total_steps=h.steps, checkpoint=newest)

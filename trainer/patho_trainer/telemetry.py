@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 import torch
-
 from patho_api import status
+
 from patho_trainer import context, distributed, metrics, monitors, progress, schedules
 from patho_trainer.data import catalog, stream
 from patho_trainer.methods import dino
@@ -61,8 +61,8 @@ class Telemetry:
         self._advance = metrics.Advance()
         self._said = -LINE_SECONDS
         self._probe: list[torch.Tensor] = []
-        self.metrics = metrics.TrainMetrics()
-        self.metrics.restarts.set(ctx.restarts)
+        self._metrics = ctx.metrics
+        self._metrics.restarts.set(ctx.restarts)
         self.stats = stream.Stats()
         self.watch = Stopwatch()
 
@@ -80,8 +80,8 @@ class Telemetry:
 
     def saved(self, reference: status.CheckpointRef, seconds: float) -> None:
         """Tell that a checkpoint is complete, after training stood still for `seconds`."""
-        self.metrics.checkpoint_seconds.observe(seconds)
-        self.metrics.checkpoint_time.set(time.time())
+        self._metrics.checkpoint_seconds.observe(seconds)
+        self._metrics.checkpoint_time.set(time.time())
         self.watch.lap()
         if self._ctx.world.reports:
             print(f"checkpoint {reference.url} ({seconds:.1f} s)", flush=True)
@@ -95,8 +95,8 @@ class Telemetry:
         )
         features_ND = torch.cat(distributed.gather(found))
         health = monitors.judge(features_ND, outcome.terms["teacher_entropy"], spec.training.prototypes, rankme_max)
-        self.metrics.rankme.set(health.rankme)
-        self.metrics.odcorr.set(health.odcorr)
+        self._metrics.rankme.set(health.rankme)
+        self._metrics.odcorr.set(health.odcorr)
         self._ctx.reporter.tell(collapsed=health.collapsed)
         self.watch.lap()
         return health
@@ -112,7 +112,7 @@ class Telemetry:
             return [batch.images.clone() for batch in patches]
 
     def _count(self, done: int, images: int, outcome: Outcome, values: schedules.Values, stages: Mapping[str, float]) -> None:
-        m = self.metrics
+        m = self._metrics
         m.step.set(done)
         m.images.inc(images)
         m.learning_rate.set(values.learning_rate)
@@ -126,10 +126,10 @@ class Telemetry:
             m.gpu_memory.set(torch.cuda.max_memory_allocated())
 
     def _copy_stream(self) -> None:
-        m, stats = self.metrics, self.stats
+        m, stats = self._metrics, self.stats
         self._advance(m.patches, {(): stats.patches})
         self._advance(m.bytes, {(store,): size for store, size in stats.bytes.items()})
-        self._advance(m.requests, stats.requests)
+        self._advance(m.requests, {key: count for key, count in stats.requests.items()})
         self._advance(m.seconds, {(stage,): seconds for stage, seconds in stats.seconds.items()})
         self._advance(m.replaced, {(reason,): count for reason, count in stats.replaced.items()})
         m.buffered.set(stats.buffered)

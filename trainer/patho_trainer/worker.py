@@ -9,9 +9,9 @@ import traceback
 from types import FrameType
 
 import torch
-
 from patho_api import names, pretrain
-from patho_trainer import checkpoint, context, distributed, errors, fencing, progress, task, verdict, workspace
+
+from patho_trainer import checkpoint, context, distributed, errors, fencing, metrics, progress, task, verdict, workspace
 from patho_trainer import pretrain as training
 
 PR_SET_PDEATHSIG = 1
@@ -54,6 +54,7 @@ def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Work
         slides=task.slides_bucket(spec.slides.storage),
         place=checkpoint.Place(root, bucket, claim, space.scratch),
         reporter=reporter,
+        metrics=metrics.TrainMetrics(),
         stop=stop,
         restarts=restarts,
     )

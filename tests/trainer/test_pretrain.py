@@ -1,0 +1,157 @@
+"""The training loop, as one process inside the test."""
+
+import math
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import timm
+
+from patho_trainer import checkpoint, diverged, errors, pretrain
+from patho_trainer.data import index, storage, stream
+
+from tests.trainer import runs, servers
+
+
+def trained(folder: pathlib.Path, **changes) -> list[dict]:
+    with runs.process(runs.spec(folder, **changes), folder) as ctx:
+        pretrain.train(ctx)
+        return runs.steps(ctx.space.folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    """A run of six steps that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    trained(folder)
+    return folder
+
+
+def losses(entries: list[dict]) -> list[float]:
+    return [entry["loss"] for entry in entries]
+
+
+def test_a_run_trains_every_step_and_saves(whole):
+    assert [entry["step"] for entry in runs.steps(whole / "space")] == [1, 2, 3, 4, 5, 6]
+    assert all(map(math.isfinite, losses(runs.steps(whole / "space"))))
+    assert [c.step for c in checkpoint.complete(f"{whole}/run", storage.Bucket())] == [2, 4, 6]
+
+
+def test_the_checkpoint_says_what_the_weights_came_from(whole):
+    facts = checkpoint.config(f"{whole}/run/step-00000006", storage.Bucket())
+    assert (facts["architecture"], facts["embedDim"], facts["imageSizePx"]) == ("vit_tiny_patch16_224", 192, 64)
+    assert facts["indexVersion"] == index.load(f"{whole}/index").version
+    assert set(facts["versions"]) >= {"pathoscale", "torch", "timm"}
+
+
+def test_the_teacher_loads_into_timm(whole):
+    weights = f"{whole}/run/step-00000006/teacher.safetensors"
+    loaded = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64, checkpoint_path=weights)
+    ours, _ = checkpoint.load_backbone(f"{whole}/run", storage.Bucket())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(images), ours.eval()(images))
+
+
+def test_going_on_is_the_same_run_bit_by_bit(whole, tmp_path):
+    shutil.copytree(whole / "index", tmp_path / "index")
+    shutil.copytree(whole / "run", tmp_path / "run")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / f"step-0000000{step}")
+    assert trained(tmp_path) == runs.steps(whole / "space")[2:]
+
+
+def test_micro_batches_change_nothing_but_rounding(whole, tmp_path):
+    found = trained(tmp_path, training__microBatchSize=3, training__steps=6, checkpoints__everySteps=6)
+    assert losses(found) == pytest.approx(losses(runs.steps(whole / "space")), rel=1e-4)
+
+
+def test_a_run_through_an_object_store_is_the_same_run(whole, tmp_path, s3: servers.Store):
+    wanted = runs.spec(s3.url.rstrip("/"), slides__source=s3.put(runs.slides.CMU), slides__storage=s3.storage.dump())
+    with runs.process(wanted, tmp_path, s3.bucket()) as ctx:
+        pretrain.train(ctx)
+    assert losses(runs.steps(tmp_path / "space")) == losses(runs.steps(whole / "space"))
+    assert checkpoint.latest(wanted.checkpoints.url, s3.bucket()).step == 6
+
+
+def test_a_finished_run_has_nothing_to_do(whole):
+    with runs.process(runs.spec(whole), whole) as ctx:
+        before = runs.steps(ctx.space.folder)
+        pretrain.train(ctx)
+        assert runs.steps(ctx.space.folder) == before
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    trained(tmp_path, checkpoints__keep=1, checkpoints__everySteps=1, training__steps=3)
+    assert [c.step for c in checkpoint.complete(f"{tmp_path}/run", storage.Bucket())] == [3]
+
+
+def test_a_stop_saves_the_step_that_is_done(tmp_path):
+    with runs.process(runs.spec(tmp_path, checkpoints__everySteps=1000), tmp_path) as ctx:
+        ctx.reporter.tell = _stop_at_step(ctx, 3)
+        with pytest.raises(errors.Stopped, match="after step 4"):
+            pretrain.train(ctx)
+    assert checkpoint.latest(f"{tmp_path}/run", storage.Bucket()).step == 4
+
+
+def _stop_at_step(ctx, step):
+    tell = ctx.reporter.tell
+
+    def listen(**facts):
+        tell(**facts)
+        if facts.get("step") == step:
+            ctx.stop.set()
+
+    return listen
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_moves(tmp_path):
+    with runs.process(runs.spec(tmp_path, training__learningRate=1e30, training__warmupSteps=0), tmp_path) as ctx:
+        with pytest.raises(errors.Diverged, match=r"training\.learningRate"):
+            pretrain.train(ctx)
+        done = len(runs.steps(ctx.space.folder))
+        saved = checkpoint.latest(ctx.place.root, ctx.place.bucket)
+    assert saved is None or saved.step <= done < 6
+
+
+def test_the_patches_of_such_a_step_are_kept(tmp_path):
+    with runs.process(runs.spec(tmp_path, training__learningRate=1e30, training__warmupSteps=0), tmp_path) as ctx:
+        with pytest.raises(errors.Diverged):
+            pretrain.train(ctx)
+        url = diverged.url(ctx, len(runs.steps(ctx.space.folder)))
+    with np.load(url) as evidence:
+        assert evidence["images"].shape == (4, 64, 64, 3)
+        assert '"xy_level0"' in str(evidence["requests"])
+
+
+def test_a_folder_without_slides_is_said_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with runs.process(runs.spec(tmp_path, slides__source=f"{tmp_path}/empty/"), tmp_path) as ctx:
+        with pytest.raises(errors.DataNotFound, match="empty"):
+            pretrain.train(ctx)
+
+
+def test_an_unknown_architecture_is_said_before_anything_is_indexed(tmp_path):
+    with runs.process(runs.spec(tmp_path, model__architecture="vit_smal_patch16_224"), tmp_path) as ctx:
+        with pytest.raises(errors.InvalidConfiguration, match="did you mean vit_small_patch16_224"):
+            pretrain.train(ctx)
+    assert not (tmp_path / "index").exists()
+
+
+def test_checkpoints_of_another_model_are_refused(whole):
+    with runs.process(runs.spec(whole, training__prototypes=128), whole) as ctx:
+        with pytest.raises(errors.InvalidConfiguration, match=r"set spec\.checkpoints\.url to a new folder"):
+            pretrain.train(ctx)
+
+
+def test_monitors_measure_the_same_patches_each_time(tmp_path, monkeypatch):
+    seen = []
+    read = stream.batches
+    monkeypatch.setattr(stream, "batches", lambda *a, **k: (seen.append(k["seed"]), read(*a, **k))[1])
+    monkeypatch.setattr("patho_trainer.monitors.PROBE_PATCHES", 8)
+    with runs.process(runs.spec(tmp_path, training__monitorEverySteps=1, training__steps=2), tmp_path) as ctx:
+        pretrain.train(ctx)
+        assert ctx.metrics.rankme._value.get() > 1
+    assert len(seen) == 2  # the run's, and once the probe's
