@@ -21,7 +21,7 @@ WHITE = 243
 class Recipe:
     """A synthetic slide. `sizes` of the levels (width, height) in pixels; `vendor` writes an Aperio description."""
 
-    sizes: tuple[tuple[int, int], ...] = ((1024, 768), (512, 384), (256, 192))
+    sizes: tuple[tuple[int, int], ...] = ((640, 512), (320, 256), (160, 128))
     mpp: float = 0.25
     tile: int = 128
     compression: str | int = "jpeg"
