@@ -31,7 +31,8 @@ COPY --from=wheel /wheel /wheel
 RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl
 
 FROM ${BASE} AS runtime
-ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# kopf and torch ask for the user's name, and 65532 (or whatever a cluster puts in its place) has no entry in /etc/passwd
+ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=pathoscale PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 USER 65532:65532
