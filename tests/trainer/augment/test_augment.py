@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from patho_api import pretrain
-from patho_trainer.data import augment, augment_draw
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional
+
+from patho_api import pretrain
+from patho_trainer.data import augment, augment_draw
 
 SMALL = {"global_size_px": 64, "local_size_px": 32, "local_count": 3}
 ODD = {"global_size_px": 70, "local_size_px": 28, "local_count": 3}
@@ -101,6 +102,14 @@ def test_cutting_equals_pil_within_two_levels():
         expected = functional.to_tensor(image)
         expected = expected.flip(-1) if draws.flip[row] else expected
         assert (cut[row] - expected).abs().max() * 255 < 2.5
+
+
+@pytest.mark.parametrize(("source_px", "size_px"), [(100, 64), (100, 33), (40, 64)])
+def test_float_images_as_on_a_gpu_are_resized_to_the_levels_of_the_integer_kernel(source_px, size_px):
+    images = make_patches(2, source_px).permute(0, 3, 1, 2)
+    levels = augment.resized(images.float(), size_px) - augment.resized(images, size_px).float()
+    assert levels.abs().max() <= 2
+    assert levels.abs().mean() < 0.3
 
 
 def test_normalisation_is_that_of_the_specification():

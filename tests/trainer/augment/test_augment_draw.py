@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torchvision import transforms
+
 from patho_api import pretrain
 from patho_trainer.data import augment_draw
-from torchvision import transforms
 
 COUNT = 4000
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from patho_trainer.data import augment_ops
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional
+
+from patho_trainer.data import augment_ops
 
 SIZE_PX = 48
 

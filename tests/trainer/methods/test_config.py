@@ -1,9 +1,9 @@
 """Nulls are filled in with the method's reference values; what the user set stays."""
 
 import pytest
+
 from patho_api import pretrain
 from patho_trainer import config
-
 from tests.trainer.methods import specs
 
 FILLED = [

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from patho_trainer import config, errors, optim, schedules
 from patho_trainer.methods import dino
 from patho_trainer.models import heads, vit
-
 from tests.trainer.golden import numbers
 from tests.trainer.methods import specs
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from patho_trainer.methods import losses
 
+from patho_trainer.methods import losses
 from tests.trainer.golden import numbers
 
 VIEWS, SAMPLES, PROTOTYPES = 5, 3, 12

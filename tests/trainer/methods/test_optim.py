@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from patho_trainer import config, optim, schedules
-from patho_trainer.methods import dino
 from torch import nn
 
+from patho_trainer import config, optim, schedules
+from patho_trainer.methods import dino
 from tests.trainer.golden import numbers
 from tests.trainer.methods import specs
 

@@ -1,8 +1,8 @@
 """Schedules equal the reference's at every step."""
 
 import pytest
-from patho_trainer import config, schedules
 
+from patho_trainer import config, schedules
 from tests.trainer.golden import numbers
 from tests.trainer.methods import specs
 

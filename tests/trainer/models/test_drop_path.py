@@ -1,8 +1,8 @@
 """Stochastic depth is keyed by sample: no process, batch or resolution changes it."""
 
 import torch
-from patho_trainer.models import drop_path, vit
 
+from patho_trainer.models import drop_path, vit
 from tests.trainer.golden import numbers
 
 RATES = [0.0, 0.25, 0.5]

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from patho_trainer.models import heads
 
+from patho_trainer.models import heads
 from tests.trainer.golden import numbers
 
 

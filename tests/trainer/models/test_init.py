@@ -8,6 +8,7 @@ import huggingface_hub.constants
 import pytest
 import safetensors.torch
 import torch
+
 from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.models import init, vit

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.models import vit
-
 from tests.trainer.golden import numbers
 
 

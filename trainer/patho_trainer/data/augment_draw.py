@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy import typing as npt
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer import keyed
 
 Floats = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from patho_api import pretrain
 from torch import nn
 
+from patho_api import pretrain
 from patho_trainer import config, schedules
 from patho_trainer.methods import losses
 from patho_trainer.models import drop_path, heads, init, vit

@@ -12,9 +12,9 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
-from patho_api import pretrain
 from timm.models import vision_transformer
 
+from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.models import vit
 

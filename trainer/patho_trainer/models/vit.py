@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import timm
 import torch
-from patho_api import pretrain
 from timm.models import vision_transformer
 from torch import nn
 from torch.utils import checkpoint
 
+from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.models import drop_path as drop_paths
 
