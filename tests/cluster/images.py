@@ -18,6 +18,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import certifi
 from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,6 +64,7 @@ def _interpreter() -> Iterator[tuple[str, pathlib.Path | bytes]]:
     objects = [binary, *(f for f in modules if ".so" in f.suffixes)]
     yield from ((name, pathlib.Path(name)) for name in _loaded(objects) | _system_libraries())
     yield "/bin/busybox", BUSYBOX
+    yield "/etc/ssl/certs/ca-certificates.crt", pathlib.Path(certifi.where())  # obstore refuses to start without any
     yield from ((name, text.encode()) for name, text in TEXTS.items())
 
 

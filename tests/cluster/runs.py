@@ -73,8 +73,8 @@ def uid(manifest: Manifest) -> str:
 
 
 def end_all(cluster: Cluster, run: str, exit_code: int = 0) -> None:
-    """Let all running pods of a run end."""
-    for pod in pods(cluster, run):
+    """Let all running pods of a run end, index 0 last: once it has succeeded the Job ends the others itself."""
+    for pod in reversed(pods(cluster, run)):
         if pod["status"]["phase"] == "Running":
             kwok.end_pod(cluster, pod["metadata"]["name"], exit_code)
 
