@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-
 from patho_api import common
 
 from tests.trainer import servers

@@ -90,7 +90,7 @@ def test_a_range_beyond_the_end_is_not_found_rather_than_short(store):
 def test_a_wrong_bucket_is_an_invalid_configuration_that_names_it(kind, request):
     store = request.getfixturevalue(kind)
     url = f"{store.url[:5]}no-such-bucket/slides/"
-    with pytest.raises(errors.InvalidConfiguration, match="bucket .*no-such-bucket/ does not exist"):
+    with pytest.raises(errors.InvalidConfiguration, match=r"bucket .*no-such-bucket/ does not exist"):
         store.bucket().check(url)
 
 
