@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 import rich.console
-
 from patho_api import common, names, report, resource, support
+
 from patho_trainer import errors, local, terminal
 
 console = rich.console.Console()
@@ -104,10 +104,10 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
 @storage_options
 def index(source: str, out: str, foreground: str, endpoint: str, region: str, anonymous: bool) -> None:
     """Index the slides of SOURCE: a manifest, a glob, or a prefix that ends in /."""
-    from patho_trainer import inspect
+    from patho_trainer import inspection
 
     storage = common.Storage(endpoint=endpoint, region=region, anonymous=anonymous)
-    inspect.build_index(source, out, foreground, storage, console)
+    inspection.build_index(source, out, foreground, storage, console)
 
 
 @main.command()
@@ -116,10 +116,10 @@ def index(source: str, out: str, foreground: str, endpoint: str, region: str, an
 @click.option("--step", default=0, show_default=True, type=click.IntRange(0), help="Step whose patches are shown.")
 def preview(file: str, out: str, step: int) -> None:
     """Draw what a run of FILE sees: slides with their tissue, patches, augmented crops."""
-    from patho_trainer import inspect
+    from patho_trainer import inspection
 
-    inspect.preview(_pretrain(file), step, pathlib.Path(out))
-    console.print(f"wrote {out}")
+    for path in inspection.preview_run(_pretrain(file), step, pathlib.Path(out)):
+        console.print(f"wrote {path}")
 
 
 @main.command()
@@ -127,9 +127,9 @@ def preview(file: str, out: str, step: int) -> None:
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
 def bench(file: str, steps: int) -> None:
     """Measure the loader alone on the slides of FILE: patches a second, and which stage limits."""
-    from patho_trainer import inspect
+    from patho_trainer import inspection
 
-    for line in inspect.bench(_pretrain(file), steps):
+    for line in inspection.bench(_pretrain(file), steps):
         console.print(line, highlight=False)
 
 

@@ -7,7 +7,6 @@ import rich.console
 import rich.live
 import rich.progress
 import rich.table
-
 from patho_api import report
 
 PLAIN_SECONDS = 10.0
@@ -54,6 +53,24 @@ class ProgressView:
             return
         self._last = (now.stage, time.monotonic())
         self._console.print(f"{now.stage:<10} {now.step}/{now.total_steps}  {facts(now)}", highlight=False)
+
+
+class Counter:
+    """Counts one long piece of work: a bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, console: rich.console.Console, title: str) -> None:
+        self._bar = rich.progress.Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(title, total=None, facts="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
 
 
 def facts(now: report.ProgressReport) -> str:

@@ -9,9 +9,9 @@ import urllib.request
 import rich.console
 import rich.panel
 import yaml
-
 from patho_api import names, report, resource
-from patho_trainer import checkpoint, errors, inspect, local, terminal
+
+from patho_trainer import checkpoint, errors, inspection, local, terminal
 from patho_trainer.data import slide
 from patho_trainer.demo import labels, manifests, store
 from patho_trainer.evaluation.datasets import folder as labelled_folder
@@ -34,7 +34,7 @@ def tell(folder: pathlib.Path, steps: int | None, console: rich.console.Console)
         if local.exit_code(words) != names.EXIT_DONE or words.checkpoint is None:
             console.print(f"[red]{words.reason}[/red]: {words.message}", soft_wrap=True)
             return local.exit_code(words) or 1
-        inspect.preview(run, 0, folder / "contact.png")
+        inspection.preview_run(run, 0, folder / "contact.png")
         probe = _write(folder / "eval.yaml", manifests.evaluate(bucket.storage, words.checkpoint.url))
         scores = _probe(probe, folder, console)
     console.print(_summary(folder, words, scores, time.monotonic() - begin))
@@ -108,7 +108,9 @@ def _summary(folder: pathlib.Path, words: report.LastWords, scores: report.LastW
     score = scores.results[0] if scores.results else None
     lines = [
         f"Trained to step {words.step} and probed in {terminal.duration(seconds)}.",
-        f"probe          balanced accuracy {score.mean:.3f} +- {score.std:.3f} over {score.runs} runs" if score else "probe          failed",
+        f"probe          balanced accuracy {score.mean:.3f} +- {score.std:.3f} over {score.runs} runs"
+        if score
+        else "probe          failed",
         f"what it saw    {folder}/contact.png",
         f"bucket         {folder}/bucket (slide, index, checkpoints, scores, as in s3://{store.BUCKET})",
         f"report         {folder}/bucket/evals/demo/report.html",
