@@ -181,14 +181,28 @@ def test_too_many_bad_slides_end_the_run_with_a_sentence(broken):
         read(broken, spec_of(), 8)
 
 
-def test_slides_that_only_openslide_reads_come_the_same_way(catalog):
+def for_openslide(catalog, **changes):
+    """The same slides, as if they had no tiles that we can read ourselves; `changes` go into every row."""
     rows = []
     for s in catalog.slides:
         levels = tuple(dataclasses.replace(level, tile_width=0, tile_height=0) for level in s.levels)
-        rows.append(dataclasses.replace(s, reader="openslide", levels=levels))
-    by_openslide = catalogs.Catalog("v", rows, catalog._fetch)
+        rows.append(dataclasses.replace(s, reader="openslide", levels=levels, **{k: v(s) for k, v in changes.items()}))
+    return catalogs.Catalog("v", rows, catalog._fetch)
+
+
+def test_slides_that_only_openslide_reads_come_the_same_way(catalog):
     spec = make_spec(8, PATCHES | {"magnifications": [{"mpp": 0.5}]}, crops=CROPS)
-    assert pixels(read(by_openslide, spec, 3)) == pixels(read(catalog, spec, 3))
+    assert pixels(read(for_openslide(catalog), spec, 3)) == pixels(read(catalog, spec, 3))
+
+
+def test_a_file_that_openslide_does_not_open_is_replaced(broken):
+    path_of(broken, 3).write_bytes(b"no slide at all")
+    head = storage.Bucket().head
+    damaged = for_openslide(broken, etag=lambda s: head(s.url).etag, size=lambda s: head(s.url).size)
+    stats = stream.Stats()
+    after = read(damaged, spec_of(slides={"maxBadShare": 0.5}), 4, stats=stats)
+    assert set(stats.replaced) == {"Undecodable"}
+    assert all(r.slide != 3 for b in after for r in b.requests)
 
 
 def test_stats_count_what_happened(catalog):
@@ -230,7 +244,7 @@ def test_slides_stream_out_of_an_object_store(store, folder):
     assert sum(stats.bytes.values()) > 0
 
 
-def test_a_server_that_stumbles_is_asked_again_and_nothing_is_replaced(web, folder, tmp_path):
+def test_a_server_that_stumbles_is_asked_again_and_a_patch_costs_three_requests_at_most(web, folder, tmp_path):
     rows = []
     for path in sorted(folder.glob("*.tif"))[:3]:
         shutil.copy(path, web.folder / path.name)
@@ -238,7 +252,9 @@ def test_a_server_that_stumbles_is_asked_again_and_nothing_is_replaced(web, fold
     (tmp_path / "slides.csv").write_text("id,url\n" + "".join(rows))
     spec, stats = spec_of(), stream.Stats()
     catalog = sets.build(spec, tmp_path / "slides.csv", tmp_path / "index")
+    web.requests.clear()
     calm = pixels(read(catalog, spec, 3))
+    assert sum(count for (method, _), count in web.requests.items() if method == "GET") <= 3 * len(calm)
     web.faults.extend(["short", 503, "reset"])
     assert pixels(read(catalog, spec, 3, stats=stats)) == calm
     assert not web.faults

@@ -1,6 +1,8 @@
 """Where on a slide a patch may lie: cells of accepted corners, and exact coverage of one patch. Pure: masks in, corners out."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -24,8 +26,8 @@ class Tissue:
 
     def coverage(self, top: float, left: float, height: float, width: float) -> float:
         """Share of a rectangle that lies on the mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
-        first, last = max(0, int(top)), min(self.rows, int(np.ceil(top + height)))
-        start, stop = max(0, int(left)), min(self.columns, int(np.ceil(left + width)))
+        first, last = max(0, int(top)), min(self.rows, math.ceil(top + height))
+        start, stop = max(0, int(left)), min(self.columns, math.ceil(left + width))
         if first >= last or start >= stop:
             return 0.0
         byte = start // 8
@@ -57,13 +59,15 @@ class Places:
         x, y = int((column + shift[0]) * self.step[0]), int((row + shift[1]) * self.step[1])
         return min(x, self.limit[0]), min(y, self.limit[1])
 
-    def draw(self, tissue: Tissue, min_coverage: float, cells: Floats, across: Floats, down: Floats) -> tuple[int, int]:
+    def draw(
+        self, tissue: Tissue, min_coverage: float, cells: Sequence[float], across: Sequence[float], down: Sequence[float]
+    ) -> tuple[int, int]:
         """The first of TRIES corners that lies on enough tissue, else the centre of the last cell, which does."""
-        for k in range(TRIES):
-            x, y = self.corner(float(cells[k]), float(across[k]), float(down[k]))
+        for cell, u, v in zip(cells, across, down, strict=True):
+            x, y = self.corner(cell, u, v)
             if not self.free or self._coverage(tissue, x, y) >= min_coverage:
                 return x, y
-        return self.corner(float(cells[-1]), 0.5, 0.5)
+        return self.corner(cells[-1], 0.5, 0.5)
 
     def _coverage(self, tissue: Tissue, x: int, y: int) -> float:
         across, down = self.mask_scale

@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import openslide
+
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import columns, copies, decode, painting, sampler, stats, storage
@@ -24,10 +26,10 @@ READS = 2  # of a patch alone before it counts as undecodable: the first may hav
 
 
 class Unreadable(Exception):
-    """A slide that is missing or has changed: `reason` in CamelCase."""
+    """A slide of which nothing can be read: `reason` in CamelCase."""
 
     def __init__(self, reason: str) -> None:
-        """NotFound or Changed."""
+        """NotFound, Changed or, for a file that OpenSlide does not open, Undecodable."""
         super().__init__(reason)
         self.reason = reason
 
@@ -72,7 +74,7 @@ class Reader:
         self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
         self._until = dict.fromkeys(slots, 0)
         self._works: collections.defaultdict[int, dict[int, Work]] = collections.defaultdict(dict)
-        self._gone: dict[int, str] = {}  # slides that are missing or changed, and the reason
+        self._gone: dict[int, str] = {}  # slides of which nothing can be read, and why
 
     def close(self) -> None:
         """End the threads; tasks must have been cancelled."""
@@ -117,10 +119,12 @@ class Reader:
     async def _bytes(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
         """The tiles of some patches of one slide, by offset. Raises Unreadable."""
         slide = patches[0].request.slide
+        if slide in self._gone:
+            raise Unreadable(self._gone[slide])
         checked, data = await asyncio.gather(self._check(slide), self._tiles(patches), return_exceptions=True)
-        if isinstance(data, storage.NotFound) and not checked:  # it went away this very moment
-            checked = Unreadable(self._gone.setdefault(slide, "NotFound"))
         for found in (checked, data):  # the check first: an object that was replaced fails in many ways
+            if isinstance(found, Unreadable):
+                self._gone.setdefault(slide, found.reason)
             if isinstance(found, BaseException):
                 raise found
         assert isinstance(data, dict)
@@ -128,11 +132,15 @@ class Reader:
 
     async def _tiles(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
         facts = self._plan.catalog.slides[patches[0].request.slide]
-        if facts.reader == "openslide":
-            await self._in(self._openers, self._copy, facts)
-            return {}
         starts, sizes = columns.ranges(patches)
-        return dict(zip(starts, await self._bucket.read_ranges_async(facts.url, starts, sizes), strict=True))
+        try:
+            if facts.reader == "openslide":
+                await self._in(self._openers, self._copy, facts)
+            return dict(zip(starts, await self._bucket.read_ranges_async(facts.url, starts, sizes), strict=True))
+        except storage.NotFound as error:
+            raise Unreadable("NotFound") from error
+        except openslide.OpenSlideError as error:
+            raise Unreadable("Undecodable") from error
 
     def _copy(self, slide: catalogs.Slide) -> None:
         """Have a slide on this machine before threads that paint wait for it."""
@@ -141,17 +149,13 @@ class Reader:
 
     async def _check(self, slide: int) -> None:
         """Raises Unreadable where the object is gone, or is not the one that was indexed."""
-        if slide not in self._gone:
-            facts = self._plan.catalog.slides[slide]
-            try:
-                info = await self._in(self._openers, self._bucket.head, facts.url)
-            except storage.NotFound:
-                self._gone[slide] = "NotFound"
-            else:
-                if (info.size, info.etag) != (facts.size, facts.etag):
-                    self._gone[slide] = "Changed"
-        if slide in self._gone:
-            raise Unreadable(self._gone[slide])
+        facts = self._plan.catalog.slides[slide]
+        try:
+            info = await self._in(self._openers, self._bucket.head, facts.url)
+        except storage.NotFound as error:
+            raise Unreadable("NotFound") from error
+        if (info.size, info.etag) != (facts.size, facts.etag):
+            raise Unreadable("Changed")
 
     async def _settle(self, patch: columns.Patch, painted: bool, out: decode.Pixels) -> sampler.Request:
         """The request that was painted in the end: the patch's own, or the first of its replacements that can be read."""

@@ -155,8 +155,8 @@ class Plan:
         numbers = self._uniforms(key, chosen, rounds)
         slides = self._indices[chosen].tolist()
         found = self._fields.of(slides)
-        keys = zip(*(a.tolist() for a in key), strict=True)
-        return [self._request(k, slides[n], found[slides[n]], Uniforms(*(u[n] for u in numbers))) for n, k in enumerate(keys)]
+        rows = zip(*(a.tolist() for a in (*key, *numbers)), slides, strict=True)
+        return [self._request(step, slot, attempt, slide, found[slide], *drawn) for step, slot, attempt, *drawn, slide in rows]
 
     def _uniforms(self, key: Key, chosen: Ints, rounds: Ints) -> Uniforms:
         """Keyed by (seed, step, slot, attempt); with perSlide by (seed, slide, j mod n), for the j-th patch of a slide."""
@@ -170,10 +170,20 @@ class Plan:
         cell, _ = draws.uniforms(self._seed, draws.CELL + use, *tries)
         return Uniforms(magnification, cell, *draws.uniforms(self._seed, draws.CORNER + use, *tries))
 
-    def _request(self, key: tuple[int, int, int], slide: int, field: fields.Field, numbers: Uniforms) -> Request:
-        step, slot, attempt = key
-        offer, where = field.choose(float(numbers.magnification))
-        x, y = where.draw(field.tissue, self._min_coverage, numbers.cell, numbers.across, numbers.down)
+    def _request(
+        self,
+        step: int,
+        slot: int,
+        attempt: int,
+        slide: int,
+        field: fields.Field,
+        magnification: float,
+        cells: list[float],
+        across: list[float],
+        down: list[float],
+    ) -> Request:
+        offer, where = field.choose(magnification)
+        x, y = where.draw(field.tissue, self._min_coverage, cells, across, down)
         downsample = self.catalog.slides[slide].levels[offer.level].downsample
         return Request(
             step=step,

@@ -112,6 +112,7 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         """The next step's batch; waits until it is ready."""
         if not self._pending:
+            self.close()
             raise StopIteration
         try:
             with self._stats.timed("wait"):
