@@ -108,8 +108,8 @@ def test_cutting_equals_pil_within_two_levels():
 def test_float_images_as_on_a_gpu_are_resized_to_the_levels_of_the_integer_kernel(source_px, size_px):
     images = make_patches(2, source_px).permute(0, 3, 1, 2)
     levels = augment.resized(images.float(), size_px) - augment.resized(images, size_px).float()
-    assert levels.abs().max() <= 2
     assert levels.abs().mean() < 0.3
+    assert (levels.abs() > 1).float().mean() < 0.002  # the integer kernel clips what overshoots between its two passes
 
 
 def test_normalisation_is_that_of_the_specification():
