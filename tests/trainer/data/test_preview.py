@@ -52,7 +52,7 @@ def test_a_contact_sheet_holds_the_pictures(catalog, batch):
 
 
 def test_a_thumbnail_veils_the_glass_and_outlines_the_tissue(tmp_path):
-    whole = slide.open(str(slides.write(tmp_path / "a.tif")))
+    whole = slide.open(str(slides.write(tmp_path / "a.tif", slides.Recipe(((1024, 768), (512, 384))))))
     mask = np.zeros(tissue.mask_shape(*whole.dimensions, whole.mpp), dtype=bool)
     mask[4:12, 4:12] = True
     picture = opened(preview.thumbnail(whole, mask, width_px=320))
