@@ -93,10 +93,11 @@ class Pod:
     popen: subprocess.Popen[str]
     folder: pathlib.Path
     port: int
+    node: int
 
     @property
     def space(self) -> pathlib.Path:
-        return self.folder / f"patho-{RUN_ID}-0"
+        return self.folder / f"patho-{RUN_ID}-{self.node}"
 
     def get(self, path: str) -> bytes:
         """What it serves."""
@@ -135,8 +136,8 @@ class Pod:
 
 
 @contextlib.contextmanager
-def pod(wanted: pretrain.PretrainSpec, folder: pathlib.Path, **environment: str) -> Iterator[Pod]:
-    """A pod of one node that runs `wanted`; killed in the end if it still runs."""
+def pod(wanted: pretrain.PretrainSpec, folder: pathlib.Path, *, node: int = 0, rank0: str = "") -> Iterator[Pod]:
+    """Pod `node` of a run of `wanted`, which finds pod 0 at `rank0`; killed in the end if it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "words").unlink(missing_ok=True)
     env = os.environ | {
@@ -145,18 +146,21 @@ def pod(wanted: pretrain.PretrainSpec, folder: pathlib.Path, **environment: str)
         names.ENV_SCRATCH_DIR: str(folder),
         names.ENV_TERMINATION_LOG: str(folder / "words"),
         names.ENV_METRICS_PORT: "0",
+        names.ENV_RANK0_HOST: rank0,
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "patho_trainer", "pretrain", "--run-id", RUN_ID, "--node-rank", "0"]
+    command = [sys.executable, "-m", "patho_trainer", "pretrain", "--run-id", RUN_ID, "--node-rank", str(node)]
+    command += ["--rank0-env", names.ENV_RANK0_HOST]
     with (
         (folder / "log").open("a") as log,
-        subprocess.Popen(command, env=env | environment, stdout=subprocess.PIPE, stderr=log, text=True) as popen,
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True) as popen,
     ):
         assert popen.stdout is not None
         port = re.search(r"port (\d+)$", popen.stdout.readline())
         threading.Thread(target=log.writelines, args=(popen.stdout,), daemon=True).start()
         try:
-            yield Pod(popen, folder, int(port[1]) if port else 0)
+            yield Pod(popen, folder, int(port[1]) if port else 0, node)
         finally:
             if popen.poll() is None:
                 popen.kill()

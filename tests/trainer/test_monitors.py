@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patho_api import common, names
-from patho_trainer import distributed, errors, fencing, monitors, task, verdict, workspace
+from patho_trainer import distributed, errors, fencing, monitors, task, verdict, worker, workspace
 from patho_trainer.data import storage
 
 K = 64
@@ -88,9 +88,24 @@ def test_peers_see_the_verdict_of_their_own_run(tmp_path, asking, found):
     assert (verdict.published(str(tmp_path), 1, asking, bucket) is not None) is found
 
 
-def test_rounds_are_counted_from_zero(tmp_path):
+def test_a_stop_gives_way_to_a_verdict(tmp_path):
+    verdict.leave(verdict.of(errors.Stopped("saved"), "r"), tmp_path / "verdict.json")
+    verdict.leave(verdict.of(errors.Diverged("nan"), "r"), tmp_path / "verdict.json")
+    assert verdict.found(tmp_path / "verdict.json").exit_code == 42
+
+
+def test_each_start_notes_how_far_the_one_before_came(tmp_path):
     space = workspace.Workspace(tmp_path)
-    assert [workspace.count_round(space) for _ in range(3)] == [0, 1, 2]
+    assert workspace.begin_round(space) == [0]
+    space.steps.write_text("step\n")
+    assert workspace.begin_round(space) == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("marks", "fruitless"), [([0], False), ([0, 0, 0], False), ([0, 0, 0, 0], True), ([0, 9, 9, 9, 9], True), ([0, 0, 0, 9, 9], False)]
+)
+def test_three_failures_in_a_row_without_a_step_are_enough(marks, fruitless):
+    assert worker.is_fruitless(marks) is fruitless
 
 
 def test_a_missing_specification_is_explained():

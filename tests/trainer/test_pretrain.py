@@ -96,6 +96,13 @@ def test_a_stop_saves_the_step_that_is_done(tmp_path):
     assert checkpoint.latest(f"{tmp_path}/run", storage.Bucket()).step == 4
 
 
+def test_a_stop_before_training_ends_at_once(tmp_path):
+    with runs.process(runs.spec(tmp_path), tmp_path) as ctx:
+        ctx.stop.set()
+        with pytest.raises(errors.Stopped, match="before training began"):
+            pretrain.train(ctx)
+
+
 def _stop_at_step(ctx, step):
     tell = ctx.reporter.tell
 
@@ -128,22 +135,22 @@ def test_the_patches_of_such_a_step_are_kept(tmp_path):
 
 def test_a_folder_without_slides_is_said_so(tmp_path):
     (tmp_path / "empty").mkdir()
-    with runs.process(runs.spec(tmp_path, slides__source=f"{tmp_path}/empty/"), tmp_path) as ctx:
-        with pytest.raises(errors.DataNotFound, match="empty"):
-            pretrain.train(ctx)
+    wanted = runs.spec(tmp_path, slides__source=f"{tmp_path}/empty/")
+    with runs.process(wanted, tmp_path) as ctx, pytest.raises(errors.DataNotFound, match="empty"):
+        pretrain.train(ctx)
 
 
 def test_an_unknown_architecture_is_said_before_anything_is_indexed(tmp_path):
-    with runs.process(runs.spec(tmp_path, model__architecture="vit_smal_patch16_224"), tmp_path) as ctx:
-        with pytest.raises(errors.InvalidConfiguration, match="did you mean vit_small_patch16_224"):
-            pretrain.train(ctx)
+    wanted, sentence = runs.spec(tmp_path, model__architecture="vit_smal_patch16_224"), "did you mean vit_small_patch16_224"
+    with runs.process(wanted, tmp_path) as ctx, pytest.raises(errors.InvalidConfiguration, match=sentence):
+        pretrain.train(ctx)
     assert not (tmp_path / "index").exists()
 
 
 def test_checkpoints_of_another_model_are_refused(whole):
-    with runs.process(runs.spec(whole, training__prototypes=128), whole) as ctx:
-        with pytest.raises(errors.InvalidConfiguration, match=r"set spec\.checkpoints\.url to a new folder"):
-            pretrain.train(ctx)
+    wanted, sentence = runs.spec(whole, training__prototypes=128), r"set spec\.checkpoints\.url to a new folder"
+    with runs.process(wanted, whole) as ctx, pytest.raises(errors.InvalidConfiguration, match=sentence):
+        pretrain.train(ctx)
 
 
 def test_monitors_measure_the_same_patches_each_time(tmp_path, monkeypatch):

@@ -114,8 +114,8 @@ def test_counters_advance_by_what_totals_have_grown():
     registry = prometheus_client.CollectorRegistry()
     found = metrics.TrainMetrics(registry)
     advance = metrics.Advance()
-    advance(found.bytes, {("gs",): 10})
-    advance(found.bytes, {("gs",): 25})
+    advance(found.bytes, [(("gs",), 10)])
+    advance(found.bytes, [(("gs",), 25)])
     assert registry.get_sample_value(names.STREAM_BYTES, {"store": "gs"}) == 25
 
 

@@ -174,10 +174,18 @@ def _watch(space: workspace.Workspace, peers: Callable[[], verdict.Verdict | Non
     while not over.wait(WATCH_SECONDS):
         if peers and time.monotonic() - asked > PEERS_SECONDS:
             asked = time.monotonic()
-            theirs = peers()
-            if theirs is not None:
-                verdict.leave(theirs, space.verdict)
+            _listen(space, peers)
         left = verdict.found(space.verdict)
         if left is not None and left.ends_the_run:
             os.kill(os.getpid(), signal.SIGTERM)
             return
+
+
+def _listen(space: workspace.Workspace, peers: Callable[[], verdict.Verdict | None]) -> None:
+    try:
+        theirs = peers()
+    except errors.PathoError as error:
+        print(f"the other pods' verdict could not be read: {error}", flush=True)  # the next look will tell
+        return
+    if theirs is not None:
+        verdict.leave(theirs, space.verdict)

@@ -5,12 +5,11 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import prometheus_client
-from prometheus_client import multiprocess
-
 from patho_api import names
+from prometheus_client import multiprocess
 
 ENV_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 STEP_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -61,9 +60,9 @@ class Advance:
     def __init__(self) -> None:
         self._before: dict[tuple[str, ...], float] = {}
 
-    def __call__(self, counter: prometheus_client.Counter, totals: Mapping[tuple[str, ...], float]) -> None:
-        """Add to `counter` what each total (by label values) has grown since the last call."""
-        for labels, value in totals.items():
+    def __call__(self, counter: prometheus_client.Counter, totals: Iterable[tuple[tuple[str, ...], float]]) -> None:
+        """Add to `counter` what each total (label values, total) has grown since the last call."""
+        for labels, value in totals:
             key = (counter._name, *labels)
             child = counter.labels(*labels) if labels else counter
             child.inc(max(0.0, value - self._before.get(key, 0.0)))

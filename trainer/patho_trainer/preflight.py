@@ -35,12 +35,17 @@ def refuse(spec: pretrain.PretrainSpec | evaluate.EvalSpec) -> None:
 
 
 def check_writable(url: str, bucket: storage.Bucket, field: str) -> None:
-    """Raises InvalidConfiguration where nothing can be written to the folder `url`, which `field` names."""
+    """Raises InvalidConfiguration where nothing can be written to the folder `url`, which `field` names.
+
+    A server that does not answer may do so later (Transient); a disk that refuses will go on refusing.
+    """
     probe = urls.join(url, PROBE)
     try:
         bucket.write(probe, b"")
         bucket.delete([probe])
-    except (errors.InvalidConfiguration, errors.DataNotFound) as error:
+    except errors.PathoError as error:
+        if isinstance(error, storage.Transient) and urls.parse(url).scheme != "file":
+            raise
         raise errors.InvalidConfiguration(f"{field}: {error}") from error
 
 

@@ -127,11 +127,11 @@ class Telemetry:
 
     def _copy_stream(self) -> None:
         m, stats = self._metrics, self.stats
-        self._advance(m.patches, {(): stats.patches})
-        self._advance(m.bytes, {(store,): size for store, size in stats.bytes.items()})
-        self._advance(m.requests, {key: count for key, count in stats.requests.items()})
-        self._advance(m.seconds, {(stage,): seconds for stage, seconds in stats.seconds.items()})
-        self._advance(m.replaced, {(reason,): count for reason, count in stats.replaced.items()})
+        self._advance(m.patches, [((), stats.patches)])
+        self._advance(m.bytes, [((store,), size) for store, size in stats.bytes.items()])
+        self._advance(m.requests, stats.requests.items())
+        self._advance(m.seconds, [((stage,), seconds) for stage, seconds in stats.seconds.items()])
+        self._advance(m.replaced, [((reason,), count) for reason, count in stats.replaced.items()])
         m.buffered.set(stats.buffered)
         m.quarantined.set(len(stats.quarantined))
 

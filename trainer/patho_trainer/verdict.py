@@ -7,8 +7,8 @@ entrypoint of its own pod, which then stops its agent, and `<checkpoints>/verdic
 import pathlib
 
 import pydantic
-
 from patho_api import names
+
 from patho_trainer import errors, fencing, workspace
 from patho_trainer.data import storage
 
@@ -34,14 +34,30 @@ def of(error: errors.PathoError, run_id: str) -> Verdict | None:
 
 
 def leave(verdict: Verdict, file: pathlib.Path) -> None:
-    """Leave it for the entrypoint of this pod. The first one stays: what follows from it is not the cause."""
-    if not file.exists():
+    """Leave it for the entrypoint of this pod. The first one that ends the run stays: what follows from it is not the cause."""
+    before = found(file)
+    if before is None or not before.ends_the_run:
         workspace.replace(file, verdict.model_dump_json().encode())
 
 
 def found(file: pathlib.Path) -> Verdict | None:
     """The verdict that a worker of this pod has left."""
-    return Verdict.model_validate_json(file.read_bytes()) if file.exists() else None
+    try:
+        return Verdict.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def forget_stop(file: pathlib.Path) -> None:
+    """Workers start again: that the ones before had stopped says nothing any more."""
+    before = found(file)
+    if before is not None and not before.ends_the_run:
+        file.unlink(missing_ok=True)
+
+
+def fruitless(message: str, run_id: str) -> Verdict:
+    """The verdict on workers that fail again and again: a new pod, or a person, must try."""
+    return Verdict(run_id=run_id, exit_code=1, reason="Crashed", message=message)
 
 
 def url(root: str, attempt: int) -> str:

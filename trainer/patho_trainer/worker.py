@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from types import FrameType
 
 import torch
@@ -15,6 +16,7 @@ from patho_trainer import checkpoint, context, distributed, errors, fencing, met
 from patho_trainer import pretrain as training
 
 PR_SET_PDEATHSIG = 1
+FRUITLESS_ROUNDS = 3  # failures of a lone pod in a row, without a step between them, after which it gives up
 
 
 def main(arguments: list[str]) -> int:
@@ -23,13 +25,15 @@ def main(arguments: list[str]) -> int:
     todo = task.read(arguments)
     assert isinstance(todo.spec, pretrain.PretrainSpec)
     space = workspace.at(todo.run_id, todo.node_rank)
+    verdict.forget_stop(space.verdict)
     stop = _stoppable(space)
     try:
         training.train(_context(todo, todo.spec, space, stop))
     except errors.PathoError as error:
         return _give_up(error, todo, todo.spec, space)
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        space.failure.write_text(f"{type(error).__name__}: {error}")
         return 1  # a peer was lost, for instance: torchrun starts the workers again
     distributed.leave()
     return names.EXIT_DONE
@@ -41,7 +45,7 @@ def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Work
         distributed.be_deterministic()
     world = distributed.join(device, todo.node_rank)
     reporter = progress.Reporter(space, todo.run_id, enabled=world.reports)
-    restarts = workspace.count_round(space) if world.local_rank == 0 else 0
+    restarts = _begin_round(todo, spec, space) if world.local_rank == 0 else 0
     reporter.tell(restarts=restarts)
     root, bucket = spec.checkpoints.url, task.checkpoints_bucket(spec)
     claim = distributed.on_first(world, lambda: fencing.claim(root, todo.attempt, bucket))
@@ -58,6 +62,22 @@ def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Work
         stop=stop,
         restarts=restarts,
     )
+
+
+def _begin_round(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace) -> int:
+    """Count a start; returns how many there were before. A lone pod whose workers fail again and again leaves a verdict: nobody
+    else would notice. In a gang, rounds without a step are the others' coming and going, and the operator's to judge."""
+    marks = workspace.begin_round(space)
+    if spec.compute.nodes == 1 and is_fruitless(marks):
+        why = space.failure.read_text() if space.failure.exists() else "they were killed; out of memory?"
+        verdict.leave(verdict.fruitless(f"the workers failed {FRUITLESS_ROUNDS} times without a step: {why}", todo.run_id), space.verdict)
+    return len(marks) - 1
+
+
+def is_fruitless(marks: Sequence[int]) -> bool:
+    """Whether the last rounds all ended where they began; `marks` are the size of the file of steps at each start."""
+    latest = marks[-FRUITLESS_ROUNDS - 1 :]
+    return len(latest) > FRUITLESS_ROUNDS and len(set(latest)) == 1
 
 
 def _stoppable(space: workspace.Workspace) -> threading.Event:
@@ -80,6 +100,7 @@ def _give_up(error: errors.PathoError, todo: task.Task, spec: pretrain.PretrainS
     print(f"error: {error}", file=sys.stderr, flush=True)
     last = verdict.of(error, todo.run_id)
     if last is None:
+        space.failure.write_text(str(error))
         return 1
     verdict.leave(last, space.verdict)
     if last.exit_code in names.PERMANENT_EXITS:

@@ -33,8 +33,13 @@ class Workspace:
 
     @property
     def rounds(self) -> pathlib.Path:
-        """How often workers were started here."""
+        """A line for each start of workers here: the size of `steps` then."""
         return self.folder / "rounds"
+
+    @property
+    def failure(self) -> pathlib.Path:
+        """What a worker said when it failed last."""
+        return self.folder / "failure"
 
     @property
     def metrics(self) -> pathlib.Path:
@@ -65,8 +70,9 @@ def replace(path: pathlib.Path, data: bytes) -> None:
     half.replace(path)
 
 
-def count_round(space: Workspace) -> int:
-    """Note that workers start here once more; returns how often they started before."""
-    before = int(space.rounds.read_text()) if space.rounds.exists() else 0
-    replace(space.rounds, str(before + 1).encode())
-    return before
+def begin_round(space: Workspace) -> list[int]:
+    """Note that workers start here; returns the size of the file of steps at each start so far, this one included."""
+    with space.rounds.open("a+") as file:
+        file.write(f"{space.steps.stat().st_size if space.steps.exists() else 0}\n")
+        file.seek(0)
+        return [int(line) for line in file]
