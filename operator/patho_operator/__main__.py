@@ -92,7 +92,7 @@ async def _lead(process: Process) -> None:
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds)
     parts: dict[str, Part] = {
         "lease": process.elector.keep(),
-        "kopf": _watch(known, queue, indexes, ready),
+        "kopf": _watch(process, indexes, ready),
         "queue": _after(ready, queue.run(turn, known.workers)),
         "lists": _after(ready, lists.run(known.relist_seconds)),
         "progress": _after(ready, asking),
@@ -106,27 +106,30 @@ async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool
     tasks.append(asyncio.create_task(process.stop.wait(), name="stop"))
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
-        if isinstance(error := task.exception(), errors.LeadershipLost):
+        if not task.cancelled() and isinstance(error := task.exception(), errors.LeadershipLost):
             raise error  # before any clean-up: another leader may act in a few seconds
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks, timeout=STOP_SECONDS)
     for task in done:
-        task.result()
+        if not task.cancelled():  # kopf cancels what was started after it when it ends
+            task.result()
     if not may_end and not process.stop.is_set():
         raise RuntimeError(f"{', '.join(t.get_name() for t in done)} ended by itself")
 
 
-async def _watch(known: settings.Settings, queue: Queue, indexes: Indexes, ready: asyncio.Event) -> None:
-    """kopf, embedded; it sets `ready` when it has started."""
+async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> None:
+    """kopf, embedded; it sets `ready` when it has started. It takes over SIGTERM and ends by itself only then."""
+    namespaces = process.settings.namespaces
     await kopf.operator(
-        registry=handlers.register(queue, indexes),
+        registry=handlers.register(process.queue, indexes),
         settings=handlers.settings(),
         standalone=True,
-        clusterwide=not known.namespaces,
-        namespaces=known.namespaces,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
         ready_flag=ready,
     )
+    process.stop.set()
 
 
 async def _after(ready: asyncio.Event, part: Part) -> None:

@@ -31,7 +31,8 @@ GOES_ON = Verdict("GoesOn")
 
 def judge(s: Situation) -> Verdict:
     """The first thing that ends the newest attempt, in the order of certainty. Its Job exists."""
-    for look in LOOKS:
+    suspended_by_queue = s.current.suspended and bool(s.compute.queue_name)
+    for look in LOOKS if suspended_by_queue else (*LOOKS, *LOOKS_WHILE_RUNNING):
         if verdict := look(s):
             return verdict
     return GOES_ON
@@ -72,7 +73,7 @@ def _edited(s: Situation) -> Verdict | None:
 
 
 def _index_backoff(s: Situation) -> Verdict | None:
-    for index, failures in _down(s):
+    for index, failures in _down(s) if s.running < s.needed else ():
         delay_seconds = JOB_BACKOFF_SECONDS * 2 ** (failures - 1)
         if delay_seconds > MAX_INDEX_BACKOFF_SECONDS:
             message = f"index {index} failed {failures} times and would wait {delay_seconds} s: a new attempt is quicker"
@@ -95,7 +96,7 @@ def _not_placed(s: Situation) -> Verdict | None:
 
 
 def _not_reformed(s: Situation) -> Verdict | None:
-    if s.running >= s.needed or s.current.suspended:
+    if s.running >= s.needed:
         return None
     for index, since in _lost(s):
         if times.seconds_between(since, s.now) >= s.policy.reform_timeout_seconds:
@@ -127,13 +128,9 @@ LOOKS: tuple[Look, ...] = (
     _permanent,
     _job_failed,
     _changed,
-    _stalled,
     _deleted,
-    _edited,
-    _index_backoff,
-    _not_placed,
-    _not_reformed,
 )
+LOOKS_WHILE_RUNNING: tuple[Look, ...] = (_stalled, _edited, _index_backoff, _not_placed, _not_reformed)
 
 
 def describe(pod: Pod) -> str:
@@ -179,6 +176,11 @@ def _lost(s: Situation) -> Iterator[tuple[int, observed.Time]]:
     """Indexes that ran, do not run, and do not just wait for a node: (index, since when)."""
     for index in sorted({p.index for p in s.pods}):
         alive, failed = _current(s, index)
-        waits_for_node = alive is not None and not alive.scheduled and bool(alive.trouble)
-        if (failed or (alive and alive.earlier_failures)) and not (alive and alive.running) and not waits_for_node:
-            yield index, max([p.end for p in failed] or [alive.created if alive else s.now])
+        if alive and (alive.running or (not alive.scheduled and alive.trouble)):
+            continue
+        if alive and alive.deletion:  # on its way out, or on a node that does not answer
+            yield index, alive.deletion
+        elif failed:
+            yield index, max(p.end for p in failed)
+        elif alive and alive.earlier_failures:
+            yield index, alive.created

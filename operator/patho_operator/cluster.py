@@ -79,15 +79,15 @@ class Cluster:
             query = query | {"continue": following}
 
     async def execute(self, subject: Subject, plan: Plan) -> Json | None:
-        """Carry out a plan: deletes, creates, status, events. The resource with its new status, if that was written.
+        """Carry out a plan: creates, status, deletes, events. The resource with its new status, if that was written.
 
         Raises Refused when a child cannot be made, NotYet when an old one is in the way, ApiError otherwise.
         """
-        for delete in plan.deletes:
-            await self._delete(delete)
         for manifest in plan.creates:
             await self._create(manifest, subject)
         written = await self._write_status(subject, plan.status) if plan.status else None
+        for delete in plan.deletes:
+            await self._delete(delete)
         for event in plan.events:
             await self._post(subject, event)
         return written

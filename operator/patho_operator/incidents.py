@@ -45,6 +45,8 @@ def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:
     """Failed pods that belong together: within a minute of the first, and each index at most once."""
     group: list[Pod] = []
     for pod in sorted((p for p in pods if p.phase == "Failed"), key=lambda p: p.end):
+        if pod.exit_code in names.PERMANENT_EXITS:
+            return  # what ends after it ends because of it, and nothing restarts
         late = group and (pod.end - group[0].end).total_seconds() > TOGETHER_SECONDS
         if group and (late or pod.index in {p.index for p in group}):
             yield group
@@ -56,8 +58,6 @@ def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:
 
 def _excused(group: Sequence[Pod], host: Pod | None) -> bool:
     """Whether a disruption began it, or index 0 was taken away without a trace (deleted by hand)."""
-    if any(pod.exit_code in names.PERMANENT_EXITS for pod in group):
-        return False
     if any(pod.stopped for pod in group):
         return True
     without_host = all(pod.index != 0 for pod in group)

@@ -74,7 +74,8 @@ class Elector:
             assert self.renewed is not None
             left = RENEW_DEADLINE_SECONDS - (loop.time() - self.renewed)
             try:
-                ours = left > 0 and await asyncio.wait_for(self._try(), left)
+                async with asyncio.timeout(max(0.0, left)):
+                    ours = await self._try()
             except TimeoutError:
                 ours = False
             if not ours and loop.time() - self.renewed >= RENEW_DEADLINE_SECONDS:

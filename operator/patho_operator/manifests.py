@@ -9,7 +9,7 @@ from patho_api import names
 from patho_api.evaluate import EvalModel, EvalSpec
 from patho_api.resource import Resource
 
-from patho_operator import pods
+from patho_operator import overlay, pods
 from patho_operator.observed import Before
 
 Manifest = dict[str, Any]
@@ -79,6 +79,15 @@ def job(
     metadata = _metadata(resource, name, labels) | {"annotations": {key: value for key, value in annotations.items() if value}}
     body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(compute.nodes, template)}
     return _queued(body, compute.queue_name, compute.min_nodes, compute.nodes) if compute.queue_name else body
+
+
+def ignored(resource: Resource) -> list[str]:
+    """Fields of compute.podTemplate that have no effect because the operator owns them, one sentence each."""
+    over = resource.spec.compute.pod_template
+    if not over:
+        return []
+    made = job(resource, attempt=1, image="", before=Before(), reason="", wanted_hash="")["spec"]["template"]
+    return [f"spec.compute.podTemplate.{path} has no effect: the operator owns it" for path in overlay.ignored(over, made)]
 
 
 def service(resource: Resource) -> Manifest:

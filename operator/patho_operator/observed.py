@@ -43,7 +43,8 @@ class Pod:
     words: str = ""  # termination message, as it is
     ip: str = ""
     running: bool = False  # the trainer container runs and nobody has asked it to stop
-    deleting: bool = False
+    node: str = ""
+    deletion: Time | None = None  # when it must be gone: its grace period is over
     disrupted: bool = False
     scheduled: bool = False
     trouble: str = ""  # why it does not run, in the API's own words
@@ -169,7 +170,6 @@ def pod(body: Json) -> Pod:
     annotations = metadata.get("annotations") or {}
     state = _trainer_state(status)
     running, ended = state.get("running") or {}, state.get("terminated") or {}
-    deleting = "deletionTimestamp" in metadata
     trouble_reason, trouble = _trouble(body, state)
     return Pod(
         name=metadata["name"],
@@ -184,8 +184,9 @@ def pod(body: Json) -> Pod:
         exit_code=ended.get("exitCode"),
         words=ended.get("message") or _ended_without_words(ended, status),
         ip=status.get("podIP", ""),
-        running=status.get("phase") == "Running" and "running" in state and not deleting,
-        deleting=deleting,
+        running=status.get("phase") == "Running" and "running" in state and "deletionTimestamp" not in metadata,
+        node=(body.get("spec") or {}).get("nodeName", ""),
+        deletion=times.parse(metadata.get("deletionTimestamp")),
         disrupted=_condition(body, "DisruptionTarget") is not None,
         scheduled=_condition(body, "PodScheduled") is not None,
         trouble=trouble,

@@ -30,7 +30,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to do about one resource. Order: deletes, creates, status, events."""
+    """What to do about one resource. Order: creates, status, deletes, events: what is deleted was first written down, with its reason."""
 
     deletes: tuple[Delete, ...] = ()
     creates: tuple[Mapping[str, Any], ...] = ()

@@ -29,13 +29,6 @@ def template(resource: Resource, *, attempt: int, image: str, run_id: str, label
     return merged
 
 
-def ignored(resource: Resource) -> list[str]:
-    """Fields of compute.podTemplate that have no effect because the operator owns them."""
-    over = resource.spec.compute.pod_template
-    result = template(resource, attempt=1, image="", run_id="", labels={}, host="")
-    return [f"spec.compute.podTemplate.{path} has no effect: the operator owns it" for path in overlay.ignored(over, result)]
-
-
 def _role(resource: Resource, attempt: int, image: str, run_id: str) -> specs.Role:
     app = launch.appdef(resource, attempt=attempt, image=image)
     return launch.fill(app.roles[0], app_id=run_id, replica_id=INDEX, rank0_env=names.ENV_RANK0_HOST)

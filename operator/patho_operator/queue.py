@@ -1,6 +1,7 @@
 """A queue of keys: each at most once, when it is due, never by two workers at the same time; failures wait longer each time."""
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import Awaitable, Callable
@@ -86,10 +87,10 @@ class Queue:
             key, wait_seconds = self._pop(loop.time())
             if key is not None:
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), min(wait_seconds, 1.0))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                # not wait_for: up to Python 3.11 it swallows a cancellation that comes together with the event
+                async with asyncio.timeout(min(wait_seconds, 1.0)):
+                    await self._changed.wait()
 
     def _pop(self, now: float) -> tuple[Key | None, float]:
         """A due key, or seconds until there may be one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from patho_api import names
 
-from patho_operator import attempts, backoff, conditions, manifests, status, times
+from patho_operator import attempts, backoff, conditions, manifests, status, times, trouble
 from patho_operator.observed import Before, Observed, Time
 from patho_operator.plan import Delete, Event, Plan
 from patho_operator.situation import Situation
@@ -76,6 +76,8 @@ def _decide_failure(s: Situation, verdict: attempts.Verdict) -> Step | None:
     reason, message = _exhausted(s)
     if not reason:
         return None
+    if s.ended and s.record and s.record.reason == reason:
+        message = s.record.message  # as it was when the pods that showed it were still there
     return Step("Fail", reason, message) if s.quiet else Step("Stop", reason, message)
 
 
@@ -107,7 +109,7 @@ def _decide_next(s: Situation, verdict: attempts.Verdict) -> Step:
 def _decide_beginning(s: Situation) -> Step:
     """No attempt is under way: what stands between here and the next one."""
     if s.observed.jobs or not s.quiet:
-        return Step("Stop", s.record.reason if s.record else "Cleaning", "waiting for the pods of the last attempt to end")
+        return Step("Stop", s.record.reason if s.record else "Cleaning", trouble.lingering(s))
     if s.model.waiting:
         return Step("Hold", "WaitingForCheckpoint", s.model.waiting, seconds=WATCHING_SECONDS)
     wait_seconds = backoff.seconds_left(s.subject.uid, s.subject.status.attempts, s.now)

@@ -102,7 +102,8 @@ def _ending(s: Situation, step: Step) -> dict[str, Any]:
     if step.kind not in ("Stop", "Succeed", "Fail"):
         return {}
     failure = attempts.last_failure(s) if step.reason != "Suspended" else ""
-    message = f"{step.message}; the last failure: {failure}" if failure and step.kind == "Stop" else step.message
+    new = failure and step.kind == "Stop" and failure not in step.message
+    message = f"{step.message}; the last failure: {failure}" if new else step.message
     reason = "Completed" if step.kind == "Succeed" else step.reason
     return {"end": times.write(s.now), "reason": reason, "message": message[:1024]}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pydantic
 from patho_api import names, resource, status, support
 
-from patho_operator import pods
+from patho_operator import manifests
 from patho_operator.observed import Json, Key
 
 Status = status.PretrainStatus | status.EvalStatus
@@ -53,7 +53,7 @@ def _specification(body: Json) -> tuple[resource.Resource | None, tuple[str, ...
         found = resource.parse(dict(body))
     except resource.InvalidResource as error:
         return None, tuple(str(error).splitlines()), ()
-    notes = [*support.notes(found.spec), *pods.ignored(found)]
+    notes = [*support.notes(found.spec), *manifests.ignored(found)]
     return found, tuple(support.refusals(found.spec)), tuple(notes)
 
 

@@ -6,6 +6,7 @@ from patho_operator.situation import Situation
 from patho_operator.subject import Subject
 
 Aspect = tuple[str, str, str]
+OVERDUE_SECONDS = 60.0  # after a pod's grace period
 PATIENCE_SECONDS = 20.0  # a pod usually runs by then; if not, events say why
 
 
@@ -30,6 +31,18 @@ def not_running(s: Situation, count: str) -> Aspect:
     if s.current.suspended:
         return "False", "Queued", "admission is awaited"
     return "False", "Starting", count
+
+
+def lingering(s: Situation) -> str:
+    """What a new attempt waits for, in a sentence."""
+    pods = sorted((p for p in s.observed.pods if p.live), key=lambda p: p.deletion or s.now)
+    if not pods:
+        return "waiting for the Job of the last attempt to go"
+    first = pods[0]
+    sentence = f"waiting for pod {first.name} on node {first.node or '(none)'} to end"
+    overdue = first.deletion is not None and times.seconds_between(first.deletion, s.now) > OVERDUE_SECONDS
+    way_out = ": if the node is dead, delete it or taint it node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    return sentence + way_out if overdue else sentence
 
 
 def worth_asking(subject: Subject, observed: Observed, now: Time) -> tuple[str, ...]:

@@ -1,0 +1,55 @@
+"""What counts as an incident. Times are seconds after NOW."""
+
+import pytest
+from patho_operator import incidents, observed
+
+from tests.controller.builders import at, make_job, make_pod, make_pretrain, make_report, see
+
+GANG = make_pretrain(compute={"nodes": 3})
+JOB = make_job(GANG)
+
+
+def failed(index, seconds, code=1, **shape):
+    return make_pod(GANG, index, exit_code=code, ended=at(seconds), created=at(seconds - 30), **shape)
+
+
+def running(index, seconds=0, **shape):
+    return make_pod(GANG, index, created=at(seconds), **shape)
+
+
+def count(*pods, report=None):
+    found = incidents.count(observed.job(JOB), see(pods=pods).pods, see(report=report).seen)
+    return found.restarts, found.disruptions
+
+
+STORIES = {
+    "nothing happened": ([running(0), running(1)], (0, 0)),
+    "one worker crashed": ([running(0), failed(1, 100)], (1, 0)),
+    "out of memory": ([running(0), failed(1, 100, 137, oom=True)], (1, 0)),
+    "index 0 crashed and the others ended with it": ([failed(0, 100), failed(1, 104), failed(2, 108)], (1, 0)),
+    "the same index crashed twice within a minute": ([failed(1, 100), failed(1, 130)], (2, 0)),
+    "two crashes far apart": ([failed(1, 100), failed(2, 400)], (2, 0)),
+    "a drained pod": ([running(0), failed(1, 100, 143, disrupted=True)], (0, 1)),
+    "a pod that was told to stop": ([running(0), failed(1, 100, 143)], (0, 1)),
+    "index 0 was drained and the others ended with it": ([failed(0, 100, 143, disrupted=True), failed(1, 104), failed(2, 104)], (0, 1)),
+    "index 0 was deleted by hand without a trace": ([running(0, 110), failed(1, 104), failed(2, 104)], (0, 1)),
+    "a permanent error": ([failed(0, 100, 42), failed(1, 104)], (0, 0)),
+}
+
+
+@pytest.mark.parametrize(("pods", "expected"), STORIES.values(), ids=STORIES.keys())
+def test_a_gang_fails_together_and_disruptions_do_not_count(pods, expected):
+    assert count(*pods) == expected
+
+
+def test_workers_that_torchrun_restarted_in_place_count():
+    assert count(running(0), running(1), report=make_report(restarts=2)) == (2, 0)
+
+
+def test_a_lost_pod_is_not_counted_again_as_a_rendezvous_round():
+    assert count(running(0), failed(1, 100), report=make_report(restarts=1)) == (1, 0)
+    assert count(running(0), failed(1, 100, 143), report=make_report(restarts=1)) == (0, 1)
+
+
+def test_rounds_before_index_0_was_replaced_are_not_counted_from_its_new_report():
+    assert count(failed(0, 100), failed(1, 104), running(0, 110, failures=1), report=make_report(restarts=1)) == (2, 0)

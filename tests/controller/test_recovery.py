@@ -1,0 +1,144 @@
+"""The third level of recovery: when a whole new attempt takes the place of the present one."""
+
+import pytest
+from patho_operator import backoff
+from patho_operator.observed import Before
+
+from tests.controller.builders import (
+    UID,
+    after,
+    at,
+    condition,
+    make_job,
+    make_pod,
+    make_pretrain,
+    make_report,
+    plan_for,
+    started,
+)
+
+TWO = started(make_pretrain(compute={"nodes": 2}))
+ELASTIC = started(make_pretrain(compute={"nodes": 2, "minNodes": 1}))
+QUEUED = started(make_pretrain(compute={"nodes": 2, "queueName": "gpus"}))
+
+
+def why(body, pods, *, now=0, job=None, **seen):
+    """Why the attempt is ended; empty if it goes on."""
+    plan = plan_for(body, [job or make_job(body)], pods, now=at(now), **seen)
+    changed = after(body, plan)["status"]["attempts"][0]
+    return changed["reason"] if plan.deletes else ""
+
+
+def crash(body, index, seconds, failures=0):
+    return make_pod(body, index, exit_code=1, ended=at(seconds), created=at(seconds - 5), failures=failures)
+
+
+@pytest.mark.parametrize(
+    ("body", "pods", "seconds", "reason"),
+    [
+        (TWO, lambda b: [make_pod(b, 0), crash(b, 1, 0)], 299, ""),
+        (TWO, lambda b: [make_pod(b, 0), crash(b, 1, 0)], 300, "ReformTimeout"),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, deleting=True)], 300, "ReformTimeout"),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, pending=True, failures=1)], 300, "ReformTimeout"),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, pending=True)], 3000, ""),
+        (ELASTIC, lambda b: [make_pod(b, 0), crash(b, 1, 0)], 3000, ""),
+        (TWO, lambda b: [make_pod(b, 0), crash(b, 1, 0, failures=2)], 1, ""),
+        (TWO, lambda b: [make_pod(b, 0), crash(b, 1, 0, failures=3)], 1, "IndexBackOff"),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, failures=5)], 1, ""),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, unschedulable="0/3 nodes")], 899, ""),
+        (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, unschedulable="0/3 nodes")], 900, "PlacementTimeout"),
+        (TWO, lambda b: [make_pod(b, n, unschedulable="0/3 nodes") for n in (0, 1)], 9000, ""),
+    ],
+)
+def test_a_gang_that_does_not_come_together_again_is_replaced(body, pods, seconds, reason):
+    assert why(body, pods(body), now=seconds) == reason
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(899, ""), (900, "Stalled")])
+def test_no_new_step_for_too_long_is_a_stall(seconds, reason):
+    assert why(TWO, [make_pod(TWO, 0), make_pod(TWO, 1)], now=seconds, report=make_report()) == reason
+
+
+def test_a_run_that_never_reported_is_not_called_stalled():
+    pods = [make_pod(TWO, 0), make_pod(TWO, 1)]
+    plan = plan_for(TWO, [make_job(TWO)], pods, now=at(5000))
+    assert not plan.deletes
+    assert condition(after(TWO, plan), "Stalled")[:2] == ("Unknown", "NoReport")
+
+
+def test_the_stall_clock_starts_when_the_gang_is_whole_again():
+    pods = [make_pod(TWO, 0), make_pod(TWO, 1, created=at(800), started=at(850))]
+    assert why(TWO, pods, now=1000, report=make_report()) == ""
+
+
+def test_a_stall_is_an_incident_of_its_own():
+    plan = plan_for(TWO, [make_job(TWO)], [make_pod(TWO, 0), make_pod(TWO, 1)], now=at(900), report=make_report())
+    assert plan.status["restarts"] == 1
+    assert [e.reason for e in plan.events] == ["Stalled"]
+    stopped = after(TWO, plan)
+    again = plan_for(stopped, [make_job(TWO, deleting=True)], [make_pod(TWO, 0, deleting=True)], now=at(910))
+    assert after(stopped, again)["status"]["restarts"] == 1
+
+
+def test_a_job_that_failed_for_other_reasons_is_replaced_and_counted():
+    job = make_job(TWO, conditions=[{"type": "Failed", "reason": "DeadlineExceeded", "message": "Job was active too long"}])
+    plan = plan_for(TWO, [job])
+    assert plan.status["restarts"] == 1
+    assert "Job was active too long" in plan.status["attempts"][0]["message"]
+
+
+def test_suspended_by_kueue_is_queued_and_not_failed():
+    body = QUEUED
+    plan = plan_for(body, [make_job(body)], [make_pod(body, 0, exit_code=143, disrupted=True)], now=at(5000))
+    assert not plan.deletes
+    assert after(body, plan)["status"]["phase"] == "Queued"
+    assert condition(after(body, plan), "Admitted")[:2] == ("False", "Queued")
+
+
+def test_admitted_by_kueue_with_fewer_pods_is_not_an_edit():
+    body = QUEUED
+    assert why(body, [make_pod(body, 0)], job=make_job(body, suspend=False, parallelism=1)) == ""
+
+
+def test_a_pod_on_a_dead_node_is_named_with_the_way_out():
+    body = after(TWO, plan_for(TWO, now=at(10)))
+    pod = make_pod(TWO, 1, deleting=True)
+    pod["spec"] = {"nodeName": "gpu-7"}
+    message = condition(after(body, plan_for(body, [], [pod], now=at(100))), "Running")[2]
+    assert "on node gpu-7" in message
+    assert "out-of-service" in message
+
+
+@pytest.mark.parametrize(
+    ("attempts", "pause"),
+    [
+        ([], 0),
+        ([("Stalled", 100, 50)], 10),
+        ([("Stalled", 0, 0)], 10),
+        ([("Stalled", 0, 0), ("JobFailed", 0, 0)], 20),
+        ([("Stalled", 0, 0)] * 9, 300),
+        ([("Stalled", 0, 0), ("Stalled", 500, 0), ("Stalled", 500, 500)], 10),
+        ([("SpecChanged", 0, 0)], 0),
+    ],
+)
+def test_attempts_without_progress_wait_longer_each_time(attempts, pause):
+    from patho_api.status import Attempt
+
+    end = "2030-01-01T12:00:00Z"
+    listed = [Attempt(number=n, reason=r, to_step=to, from_step=since, end=end) for n, (r, to, since) in enumerate(attempts, 1)]
+    assert backoff.seconds_left(UID, listed, at(0)) == pause
+
+
+def test_gangs_that_were_not_placed_try_again_at_different_times():
+    from patho_api.status import Attempt
+
+    end = [Attempt(number=1, reason="PlacementTimeout", end="2030-01-01T12:00:00Z")]
+    pauses = {backoff.seconds_left(uid, end, at(0)) for uid in ("a", "b", "c")}
+    assert len(pauses) == 3
+    assert all(10 <= p <= 20 for p in pauses)
+
+
+def test_restarts_never_fall_when_the_pods_that_showed_them_are_gone():
+    body = make_pretrain(status={"attempt": 1, "restarts": 4})
+    plan = plan_for(body, [make_job(body, before=Before(1, 0, 0.0))], [make_pod(body)])
+    assert after(body, plan)["status"]["restarts"] == 4
