@@ -188,3 +188,10 @@ def test_ranks_share_the_slots_in_whole_loss_groups(batch_size, group_size, worl
 def test_more_processes_than_loss_groups_are_refused():
     with pytest.raises(errors.InvalidConfiguration, match="5 processes share 4 loss groups"):
         sampler.rank_slots(256, 4, 0, 5)
+
+
+def test_patches_may_be_asked_to_lie_on_tissue_entirely():
+    catalog, spec = make_catalog(2), make_spec(slides={"foreground": {"minCoverage": 1.0}}, patches={"magnifications": [{"mpp": 0.25}]})
+    requests = [r for step in range(30) for r in sampler.requests(catalog, spec, 0, step)]
+    assert {coverage(make_mask(catalog.slides[r.slide]), catalog.slides[r.slide], r) for r in requests} == {1.0}
+    assert len({(r.x, r.y) for r in requests}) > 200

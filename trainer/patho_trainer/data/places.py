@@ -12,6 +12,7 @@ from patho_trainer.data import catalog
 
 TRIES = 8  # corners that are drawn before the cell's centre is taken
 ENOUGH = 256  # accepted cells: with fewer, their edges would shape what is drawn
+ROUNDING = 1e-9
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ class Places:
         """The first of TRIES corners that lies on enough tissue, else the centre of the last cell, which does."""
         for cell, u, v in zip(cells, across, down, strict=True):
             x, y = self.corner(cell, u, v)
-            if not self.free or self._coverage(tissue, x, y) >= min_coverage:
+            if not self.free or self._coverage(tissue, x, y) >= min_coverage - ROUNDING:
                 return x, y
         return self.corner(cells[-1], 0.5, 0.5)
 
@@ -98,7 +99,7 @@ def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_co
         steps, counts = _cells(level, source_px, cell_px, free=free)
         lefts, tops = (_corners(counts[i], steps[i], limit[i], free=free) * scale[i] for i in (0, 1))
         share = _shares(sums, tops, lefts, size)
-        accepted = np.flatnonzero(share >= min_coverage - 1e-9)
+        accepted = np.flatnonzero(share >= min_coverage - ROUNDING)
         cell_px /= 2
         if len(accepted) >= ENOUGH or not free or cell_px * min(scale) < 0.5:
             break
