@@ -21,6 +21,8 @@ def make_cgroups(name: str) -> None:
     """A cgroup for everything the node runs: in each hierarchy (version 1) or in the one (version 2)."""
     for root in _hierarchies():
         (root / name).mkdir(exist_ok=True)
+        if root.name == "cpu":  # else all pods together would get what one process of the machine gets
+            (root / name / "cpu.shares").write_text(str(1024 * (os.cpu_count() or 1)))
         for setting in ("cpuset.cpus", "cpuset.mems") if root.name == "cpuset" else ():  # empty until written
             (root / name / setting).write_text((root / setting).read_text())
 
