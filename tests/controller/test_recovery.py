@@ -1,6 +1,7 @@
 """The third level of recovery: when a whole new attempt takes the place of the present one."""
 
 import pytest
+from patho_api.status import Attempt
 from patho_operator import backoff
 from patho_operator.observed import Before
 
@@ -122,16 +123,12 @@ def test_a_pod_on_a_dead_node_is_named_with_the_way_out():
     ],
 )
 def test_attempts_without_progress_wait_longer_each_time(attempts, pause):
-    from patho_api.status import Attempt
-
     end = "2030-01-01T12:00:00Z"
     listed = [Attempt(number=n, reason=r, to_step=to, from_step=since, end=end) for n, (r, to, since) in enumerate(attempts, 1)]
     assert backoff.seconds_left(UID, listed, at(0)) == pause
 
 
 def test_gangs_that_were_not_placed_try_again_at_different_times():
-    from patho_api.status import Attempt
-
     end = [Attempt(number=1, reason="PlacementTimeout", end="2030-01-01T12:00:00Z")]
     pauses = {backoff.seconds_left(uid, end, at(0)) for uid in ("a", "b", "c")}
     assert len(pauses) == 3

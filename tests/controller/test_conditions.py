@@ -1,0 +1,115 @@
+"""What conditions say, in whose words, and when they change."""
+
+import pytest
+from patho_operator import times
+from patho_operator.observed import Problem
+
+from tests.controller.builders import after, at, condition, created, make_job, make_pod, make_pretrain, make_report, plan_for, started
+
+RUN = started(make_pretrain(compute={"nodes": 2}))
+
+
+def look(body, pods, **seen):
+    return after(body, plan_for(body, [make_job(body)], pods, **seen))
+
+
+def test_unschedulable_pods_speak_in_the_schedulers_words():
+    words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    body = look(RUN, [make_pod(RUN, 0), make_pod(RUN, 1, unschedulable=words)], now=at(720))
+    assert condition(body, "Running") == ("False", "Unschedulable", f"1 of 2 nodes placed for 12m: {words}")
+    assert body["status"]["restarts"] == 0
+
+
+def test_an_image_that_cannot_be_pulled_is_named():
+    body = look(RUN, [make_pod(RUN, n, waiting=("ImagePullBackOff", 'Back-off pulling image "x:1"')) for n in (0, 1)])
+    assert condition(body, "Running")[1:] == ("ImagePullBackOff", '2 of 2 nodes placed for 0s: Back-off pulling image "x:1"')
+
+
+def test_a_missing_secret_is_told_by_the_pods_events():
+    words = 'MountVolume.SetUp failed for volume "storage-secret": secret "gcs-key" not found'
+    body = look(RUN, [make_pod(RUN, n, pending=True) for n in (0, 1)], warnings=[words], now=at(60))
+    assert condition(body, "Running") == ("False", "NotStarting", f"0 of 2 pods run: {words}")
+
+
+def test_a_quota_is_told_in_its_words():
+    words = "Error creating: pods is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8"
+    body = look(RUN, [], warnings=[words], now=at(60))
+    assert condition(body, "Admitted") == ("False", "QuotaExceeded", words)
+
+
+def test_a_job_that_the_server_refuses_is_tried_again_later_and_is_no_attempt():
+    plan = plan_for(make_pretrain(), problem=Problem("Invalid", "Job cannot be made: ports: Invalid value"))
+    assert plan.requeue_seconds == 30
+    assert plan.status["phase"] == "Pending"
+    assert condition(after(make_pretrain(), plan), "Admitted")[1] == "Invalid"
+
+
+def test_a_refused_specification_fails_without_a_job_and_a_better_one_revives_it():
+    body = make_pretrain()
+    body["spec"]["method"] = "DINOv2"
+    plan = plan_for(body)
+    assert not plan.creates
+    body = after(body, plan)
+    assert condition(body, "Failed") == ("True", "Refused", "spec.method DINOv2 is not implemented yet: use DINO")
+    assert [e.reason for e in plan.events] == ["Refused"]
+    body["spec"]["method"] = "DINO"
+    plan = plan_for(body)
+    assert created(plan)
+    assert condition(after(body, plan), "Failed")[0] == "Unknown"
+
+
+def test_an_invalid_specification_is_explained_in_sentences():
+    body = make_pretrain()
+    body["spec"]["training"] = {"batchSize": 0, "stepz": 3}
+    reason, message = condition(after(body, plan_for(body)), "Failed")[1:]
+    assert reason == "InvalidSpec"
+    assert "spec.training.stepz: there is no such field" in message
+
+
+@pytest.mark.parametrize("edit", [{"method": "DINOv2"}, {"training": {"batchSize": 0}}])
+def test_an_erroneous_edit_does_not_stop_what_runs(edit):
+    body = {**RUN, "spec": RUN["spec"] | edit}
+    plan = plan_for(body, [make_job(RUN)], [make_pod(RUN, 0), make_pod(RUN, 1)])
+    assert not plan.deletes
+    changed = after(body, plan)
+    assert condition(changed, "FullySupported")[0] == "False"
+    assert "Attempt 1 goes on" in condition(changed, "FullySupported")[2]
+    assert condition(changed, "Failed")[0] == "Unknown"
+
+
+def test_fields_without_effect_are_told():
+    body = make_pretrain(compute={"podTemplate": {"spec": {"restartPolicy": "Always"}}})
+    assert condition(after(body, plan_for(body)), "FullySupported")[:2] == ("False", "FieldsWithoutEffect")
+
+
+def test_degenerate_features_are_told():
+    pods = [make_pod(RUN, 0), make_pod(RUN, 1)]
+    collapsed = look(RUN, pods, report=make_report(collapsed=True))
+    assert condition(collapsed, "Collapsed")[:2] == ("True", "FeaturesDegenerate")
+    assert condition(look(collapsed, pods), "Collapsed")[0] == "True"  # remembered until measured again
+
+
+def test_a_checkpoint_is_told_and_older_news_does_not_replace_it():
+    pods = [make_pod(RUN, 0), make_pod(RUN, 1)]
+    body = look(RUN, pods, report=make_report(checkpoint={"step": 200, "url": "gs://c/step-00000200"}))
+    body = look(body, pods, report=make_report(checkpoint={"step": 100, "url": "gs://c/step-00000100"}))
+    assert condition(body, "Checkpointed") == ("True", "Saved", "step 200 at gs://c/step-00000200")
+
+
+def test_a_transition_time_moves_only_with_the_status():
+    pods = [make_pod(RUN, 0), make_pod(RUN, 1)]
+    body = look(RUN, pods, now=at(10))
+    assert _since(body, "Running") == times.write(at(10))
+    assert _since(body, "Failed") == times.write(at(0))
+    assert _since(look(body, pods, now=at(20), report=make_report()), "Running") == times.write(at(10))
+
+
+def _since(body, kind):
+    return next(c["lastTransitionTime"] for c in body["status"]["conditions"] if c["type"] == kind)
+
+
+def test_every_condition_carries_the_generation_it_speaks_of():
+    body = make_pretrain(generation=3)
+    body = after(body, plan_for(body))
+    assert {c["observedGeneration"] for c in body["status"]["conditions"]} == {3}
+    assert body["status"]["observedGeneration"] == 3

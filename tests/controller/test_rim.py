@@ -1,0 +1,167 @@
+"""Indexes, complete lists, health, metrics and settings: small parts of the rim."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from patho_api import names
+from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, subject, times, worker
+from patho_operator.cluster import path
+from patho_operator.handlers import Indexes
+from patho_operator.observed import Key
+
+from tests.controller.builders import UID, after, make_eval, make_job, make_pod, make_pretrain, plan_for, started
+
+KEY = Key(names.PRETRAIN, "lab", "vits16")
+RESOURCE = path(names.PRETRAIN, "lab", "vits16")
+
+
+def stored(body, version="7"):
+    return [handlers.compact({**body, "metadata": body["metadata"] | {"resourceVersion": version}})]
+
+
+def test_what_was_just_written_is_used_until_the_index_has_it():
+    indexes = Indexes(resources={KEY: stored(make_pretrain(), "7")})
+    indexes.written[KEY] = started(make_pretrain()) | {"metadata": make_pretrain()["metadata"] | {"resourceVersion": "8"}}
+    assert indexes.body(KEY)["status"]["attempt"] == 1
+    indexes.resources = {KEY: stored(make_pretrain(), "9")}
+    assert indexes.body(KEY)["status"] == {}
+    assert not indexes.written
+
+
+def test_ghosts_are_not_seen():
+    body = make_pretrain()
+    indexes = Indexes(
+        resources={KEY: stored(body)},
+        jobs={KEY: [observed.job(make_job(body))]},
+        pods={KEY: [observed.pod(make_pod(body, uid="p"))]},
+    )
+    indexes.ghosts = {UID, "job-1", "p"}
+    assert indexes.body(KEY) is None
+    assert indexes.observe(KEY) == observed.Observed()
+
+
+async def test_a_complete_list_drops_ghosts_and_finds_what_was_missed(cluster, fake):
+    listed = {names.PRETRAIN: [], names.EVAL: [("e", {})], "Job": [("job-9", {names.LABEL_RUN: "other", names.LABEL_KIND: names.PRETRAIN})]}
+    for kind in relist.KINDS:
+        items = [{"metadata": {"uid": u, "name": u, "namespace": "lab", "labels": labels}} for u, labels in listed.get(kind, [])]
+        fake.answers["GET", path(kind)] = 200, {"metadata": {}, "items": items}
+    indexes, found, rounds = Indexes(resources={KEY: stored(make_pretrain())}), queue.Queue(), []
+    lists = relist.Relist(cluster, indexes, found, set(), (), lambda: rounds.append(1))
+    await lists.once()
+    assert indexes.ghosts == {UID}
+    assert lists.suspect == {Key(names.EVAL, "lab", "e"), Key(names.PRETRAIN, "lab", "other")}
+    assert (len(found), rounds) == (3, [1])
+
+
+async def test_a_turn_looks_live_before_it_creates(cluster, fake):
+    """The index still shows the resource without status; the server knows attempt 1 and its Job."""
+    body = started(make_pretrain())
+    fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
+    fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": [make_job(body)]}
+    fake.answers["GET", "/api/v1/namespaces/lab/pods"] = 200, {"items": []}
+    turn = _worker(cluster, Indexes(resources={KEY: stored(make_pretrain())}))
+    await turn(KEY)
+    assert not [r for r in fake.requests if r.verb == "POST"]
+
+
+async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):
+    fake.refuse("GET", RESOURCE, 404, "NotFound")
+    turn = _worker(cluster, Indexes())
+    turn.metrics.runs.shown[KEY] = subject.parse(make_pretrain()).status
+    assert await turn(KEY) is None
+    assert not turn.metrics.runs.shown
+
+
+def _worker(cluster, indexes):
+    return worker.Worker(cluster, indexes, progress.Board(), metrics.Metrics("1"), "trainer:1", set())
+
+
+def test_the_index_keeps_what_decisions_need_and_no_more():
+    body = make_pretrain()
+    body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    kept = json.loads(handlers.compact(body))
+    assert "managedFields" not in kept["metadata"]
+    assert subject.parse(kept) == subject.parse(body)
+
+
+def test_a_status_of_another_release_is_read_as_far_as_it_goes():
+    found = subject.parse(make_pretrain(status={"attempt": 3, "fromTheFuture": {"a": 1}, "phase": 7}))
+    assert (found.status.attempt, found.status.phase) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, []),
+        ({"leading": False, "renewed": 0.0, "turned": 0.0, "listed": 0.0}, []),
+        ({"renewed": 984.0}, ["Lease"]),
+        ({"turned": 900.0}, ["queue"]),
+        ({"listed": 0.0}, ["complete list"]),
+    ],
+)
+def test_health_is_the_pulse_of_each_part(change, words):
+    pulse = health.Pulse(leading=True, renewed=998.0, reached=998.0, turned=999.0, listed=800.0)
+    found = health.problems(dataclasses.replace(pulse, **change), 1000.0, 15.0)
+    assert len(found) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+
+
+def test_a_standby_is_ready_while_the_api_server_answers():
+    assert not health.not_ready(health.Pulse(reached=999.0), 1000.0)
+    assert health.not_ready(health.Pulse(reached=900.0), 1000.0)
+
+
+def test_metrics_of_an_object_go_with_the_object():
+    found = metrics.Metrics("0.1.0")
+    ended = make_eval(status={"phase": "Succeeded", "results": [_result("MHIST", 0.8)]})
+    key = Key(names.EVAL, "lab", "vits16-eval")
+    found.runs.shown[key] = subject.parse(ended).status
+    assert 'patho_eval_score{metric="accuracy",name="vits16-eval",namespace="lab",task="MHIST"} 0.8' in found.text().decode()
+    assert 'patho_jobs{kind="PathoEval",phase="Succeeded"} 1.0' in found.text().decode()
+    del found.runs.shown[key]
+    assert "vits16-eval" not in found.text().decode()
+
+
+def _result(task, mean):
+    return {"task": task, "metric": "accuracy", "mean": mean, "std": 0.0, "runs": 1, "samples": 1}
+
+
+def test_settings_come_from_flags_over_the_environment():
+    environ = {"PATHO_WATCH_NAMESPACES": "a, b", "PATHO_TRAINER_IMAGE": "mine:2", "PATHO_WORKERS": "4", "POD_NAMESPACE": "ops"}
+    found = settings.parse(["--workers", "8"], environ)
+    assert (found.namespaces, found.image, found.workers, found.own_namespace) == (("a", "b"), "mine:2", 8, "ops")
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "expected"),
+    [
+        ({"a": 1}, {"a": None}, {}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ([{"name": "x", "v": 1}], [{"name": "y"}], [{"name": "x", "v": 1}, {"name": "y"}]),
+        ([{"name": "x", "v": 1}], [{"name": "x", "v": 2}], [{"name": "x", "v": 2}]),
+        (["a"], ["b"], ["b"]),
+        ([{"name": "v", "mountPath": "/a"}], [{"name": "v", "mountPath": "/b"}], [{"name": "v", "mountPath": p} for p in ("/a", "/b")]),
+    ],
+)
+def test_overlays_merge_deeply_and_lists_of_named_things_by_name(base, over, expected):
+    assert overlay.merge(base, over) == expected
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (45, "45s"), (720, "12m"), (11400, "3h10m"), (7200, "2h"), (187200, "2d4h")])
+def test_durations_are_short(seconds, text):
+    assert times.short(seconds) == text
+
+
+def test_importing_the_operator_stays_light():
+    code = "import sys, patho_operator.__main__; print([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_nothing_is_written_for_a_resource_that_has_not_changed():
+    body = after(make_pretrain(), plan_for(make_pretrain()))
+    look = [make_job(body)], [make_pod(body)]
+    body = after(body, plan_for(body, *look))
+    assert plan_for(body, *look).status is None
