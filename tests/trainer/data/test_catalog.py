@@ -113,6 +113,12 @@ def test_a_record_gives_back_every_tile_and_the_mask():
     np.testing.assert_array_equal(found.mask, mask)
 
 
+@pytest.mark.parametrize("mask", [np.zeros((5, 7)), np.ones((5, 7)), np.eye(1), np.zeros((0, 0)), np.arange(12).reshape(3, 4) % 2])
+def test_masks_of_every_kind_come_back(mask):
+    found = record.Record(record.encode([], mask.astype(bool)))
+    np.testing.assert_array_equal(found.mask, mask.astype(bool))
+
+
 def test_a_record_keeps_tiles_in_any_order_and_those_that_are_left_out():
     offsets, sizes = tiles(5, 7)
     offsets, sizes = offsets[::-1].copy(), sizes[::-1].copy()

@@ -125,6 +125,11 @@ def test_an_address_that_cannot_be_is_refused(url, sentence):
         storage.Bucket().read(url)
 
 
+def test_a_path_that_cannot_be_written_is_said_at_once():
+    with pytest.raises(storage.AccessDenied, match="check the path and its permissions"):
+        storage.Bucket().write("/proc/no-such-folder/x", b"1")
+
+
 @pytest.mark.parametrize("fault", [503, 429, "short", "reset"])
 def test_a_hiccup_is_retried_and_nothing_is_lost(web, fault):
     (web.folder / "x").write_bytes(b"0123456789")
@@ -173,5 +178,5 @@ def test_options_may_be_written_as_fsspec_or_obstore_name_them(s3):
 
 def test_an_unknown_option_is_refused_by_name(s3):
     bucket = storage.Bucket(common.Storage(endpoint=s3.storage.endpoint, anonymous=True, options={"colour": "blue"}))
-    with pytest.raises(errors.InvalidConfiguration, match=r"colour.*Check storage\.options"):
+    with pytest.raises(errors.InvalidConfiguration, match=r"colour.*check storage\.options"):
         bucket.read(s3.url + "x")

@@ -27,7 +27,8 @@ class Transient(errors.PathoError):
 STATUS = re.compile(r"status code: (\d{3})")
 NO_BUCKET = ("NoSuchBucket", "bucket does not exist", "ContainerNotFound")
 NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "token request", "service account", "private key")
-BAD_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Unauthenticated", "os error 13")
+BAD_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Unauthenticated")
+BAD_PATH = ("Permission denied", "Read-only file system", "Unable to create dir", "Not a directory")
 
 
 def explain(error: Exception, url: str, *, proven: bool = False) -> errors.PathoError:
@@ -49,6 +50,8 @@ def explain(error: Exception, url: str, *, proven: bool = False) -> errors.Patho
 
 def _denied(error: Exception, text: str, status: int, url: str, proven: bool) -> errors.PathoError | None:
     refused = isinstance(error, PermissionError | obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError)
+    if any(sign in text for sign in BAD_PATH):
+        return AccessDenied(f"{url} cannot be read or written ({_first_line(text)}): check the path and its permissions")
     if any(sign in text for sign in NO_CREDENTIALS) and not refused:
         if proven:
             return Transient(f"{url}: the access token could not be renewed: {_first_line(text)}")

@@ -82,9 +82,9 @@ def open_store(address: urls.Address, storage: common.Storage, secret_dir: str |
         store = kind(address.root, config=config, client_options=client, retry_config=RETRIES)
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise errors.InvalidConfiguration(
-            f"{address.base}: storage cannot be set up: {str(error).splitlines()[0]} Check storage.options and the secret's keys."
+            f"{address.base} cannot be set up ({str(error).splitlines()[0]}): check storage.options and the secret's keys"
         ) from error
-    emulated = address.scheme == "gs" and storage.endpoint
+    emulated = address.scheme == "gs" and storage.endpoint and (storage.anonymous or clear)
     return emulator.EmulatedStore(store, storage.endpoint.rstrip("/"), address.root) if emulated else store
 
 
