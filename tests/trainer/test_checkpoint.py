@@ -22,17 +22,22 @@ def group():
 
 
 @pytest.fixture
-def bucket():
-    return storage.Bucket()
+def bucket(store):
+    return store.bucket()
 
 
 @pytest.fixture
-def root(tmp_path):
-    return str(tmp_path / "run")
+def root(store):
+    return f"{store.url}run"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def place(root: str, bucket: storage.Bucket, attempt: int = 1) -> checkpoint.Place:
-    return checkpoint.Place(root, bucket, fencing.claim(root, attempt, bucket), pathlib.Path(root + "-scratch"))
+    return checkpoint.Place(root, bucket, fencing.claim(root, attempt, bucket), pathlib.Path("scratch"))
 
 
 def save(where: checkpoint.Place, step: int, value: float = 0.0):

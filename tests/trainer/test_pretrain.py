@@ -9,7 +9,7 @@ import pytest
 import torch
 import timm
 
-from patho_trainer import checkpoint, diverged, errors, pretrain
+from patho_trainer import checkpoint, diverged, errors, pretrain, progress
 from patho_trainer.data import index, storage, stream
 
 from tests.trainer import runs, servers
@@ -81,6 +81,7 @@ def test_a_finished_run_has_nothing_to_do(whole):
         before = runs.steps(ctx.space.folder)
         pretrain.train(ctx)
         assert runs.steps(ctx.space.folder) == before
+        assert progress.read(ctx.space).checkpoint.step == 6
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):

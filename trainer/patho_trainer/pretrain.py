@@ -58,6 +58,7 @@ def train(ctx: context.Context) -> None:
                 told.saved(*kept.save(done))
             if outcome.stop and done < h.steps:
                 raise errors.Stopped(f"stopped after step {done}, which is saved")
+    ctx.reporter.flush()
 
 
 def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalog.Catalog:

@@ -1,5 +1,6 @@
 """A training process: joins the others, trains, and says why it ended. Started by torchrun's agent (see `launcher`)."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -33,19 +34,19 @@ def main(arguments: list[str]) -> int:
         return _give_up(error, todo, todo.spec, space)
     except Exception as error:
         traceback.print_exc()
-        space.failure.write_text(f"{type(error).__name__}: {error}")
+        _remember(f"{type(error).__name__}: {error}", space)
         return 1  # a peer was lost, for instance: torchrun starts the workers again
     distributed.leave()
     return names.EXIT_DONE
 
 
 def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace, stop: threading.Event) -> context.Context:
+    restarts = _begin_round(todo, spec, space)
     device = distributed.choose_device(spec.compute, torch.cuda.device_count())
     if spec.training.deterministic:
         distributed.be_deterministic()
     world = distributed.join(device, todo.node_rank)
     reporter = progress.Reporter(space, todo.run_id, enabled=world.reports)
-    restarts = _begin_round(todo, spec, space) if world.local_rank == 0 else 0
     reporter.tell(restarts=restarts)
     root, bucket = spec.checkpoints.url, task.checkpoints_bucket(spec)
     claim = distributed.on_first(world, lambda: fencing.claim(root, todo.attempt, bucket))
@@ -65,12 +66,18 @@ def _context(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Work
 
 
 def _begin_round(todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace) -> int:
-    """Count a start; returns how many there were before. A lone pod whose workers fail again and again leaves a verdict: nobody
-    else would notice. In a gang, rounds without a step are the others' coming and going, and the operator's to judge."""
+    """Count a start, in one process of the pod; returns how many there were before.
+
+    A lone pod whose workers fail again and again leaves a verdict: nobody else would notice. In a gang, rounds without a step are the
+    others' coming and going, and the operator's to judge.
+    """
+    if os.environ["LOCAL_RANK"] != "0":
+        return 0
     marks = workspace.begin_round(space)
     if spec.compute.nodes == 1 and is_fruitless(marks):
-        why = space.failure.read_text() if space.failure.exists() else "they were killed; out of memory?"
+        why = space.failure.read_text() if space.failure.exists() else "they were killed; was there enough memory?"
         verdict.leave(verdict.fruitless(f"the workers failed {FRUITLESS_ROUNDS} times without a step: {why}", todo.run_id), space.verdict)
+    space.failure.unlink(missing_ok=True)
     return len(marks) - 1
 
 
@@ -95,12 +102,18 @@ def _stoppable(space: workspace.Workspace) -> threading.Event:
     return stop
 
 
+def _remember(sentence: str, space: workspace.Workspace) -> None:
+    """Keep the first failure of a round: what follows from it, such as a lost connection, is not the cause."""
+    with contextlib.suppress(FileExistsError), space.failure.open("x") as file:
+        file.write(sentence)
+
+
 def _give_up(error: errors.PathoError, todo: task.Task, spec: pretrain.PretrainSpec, space: workspace.Workspace) -> int:
     """Leave a verdict, here and for the other pods, where trying again is pointless."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     last = verdict.of(error, todo.run_id)
     if last is None:
-        space.failure.write_text(str(error))
+        _remember(str(error), space)
         return 1
     verdict.leave(last, space.verdict)
     if last.exit_code in names.PERMANENT_EXITS:
