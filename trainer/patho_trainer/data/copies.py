@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -39,17 +40,23 @@ class Copies:
     """Local copies, by url and etag; the least recently used go first. One for each process: a rank's slides are its own."""
 
     def __init__(self, bucket: storage.Bucket, folder: str | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
-        """`folder` defaults to $PATHO_SCRATCH_DIR or the system's; what a killed process left there is removed."""
-        scratch = pathlib.Path(folder or os.environ.get(names.ENV_SCRATCH_DIR) or tempfile.gettempdir())
-        scratch.mkdir(parents=True, exist_ok=True)
-        _sweep(scratch)
+        """`folder` defaults to $PATHO_SCRATCH_DIR or the system's; nothing is written before the first copy is needed."""
         self._bucket = bucket
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=scratch))
-        self._limit = min(limit_bytes, shutil.disk_usage(scratch).free // 2)
+        self._scratch = pathlib.Path(folder or os.environ.get(names.ENV_SCRATCH_DIR) or tempfile.gettempdir())
+        self._limit = limit_bytes
         self._copies: collections.OrderedDict[tuple[str, str], _Copy] = collections.OrderedDict()
         self._opening: dict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
         self._lock = threading.Lock()
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    @functools.cached_property
+    def _folder(self) -> pathlib.Path:
+        """A folder of this process; what killed processes left behind is removed."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        _sweep(self._scratch)
+        self._limit = min(self._limit, shutil.disk_usage(self._scratch).free // 2)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=self._scratch))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def read(self, slide: catalog.Slide, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """A region of a level as uint8 RGB (height, width, 3); (x, y) in pixels of that level; white where the slide has nothing.
@@ -92,8 +99,10 @@ class Copies:
             return _Copy(openslide.OpenSlide("/" + address.path), None, 0)
         files = companions(self._bucket, url)
         size = sum(file.size for file in files)
+        with self._lock:
+            own = self._folder
         self._make_room(size)
-        folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder))
+        folder = pathlib.Path(tempfile.mkdtemp(dir=own))
         try:
             for file in files:
                 path = folder / file.url.removeprefix(urls.parent(url))
@@ -146,5 +155,15 @@ def _sweep(scratch: pathlib.Path) -> None:
     """Remove the folders of processes that are gone (kill -9 leaves them)."""
     for folder in scratch.glob(f"{FOLDER_PREFIX}*"):
         pid = folder.name.removeprefix(FOLDER_PREFIX).split("-")[0]
-        if pid.isdigit() and not pathlib.Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not _lives(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True

@@ -1,0 +1,88 @@
+"""Local copies for OpenSlide: bounded, shared by threads, gone with their process."""
+
+import concurrent.futures
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from patho_trainer.data import copies, slide, storage
+
+from tests.trainer import slides
+
+
+@pytest.fixture
+def two(web):
+    """Two slides on a web server that only OpenSlide reads, 3.5 MB each."""
+    for name in ("a.ndpi", "b.ndpi"):
+        (web.folder / name).write_bytes(slides.DAPI.read_bytes())
+    return [web.url + "a.ndpi", web.url + "b.ndpi"]
+
+
+def downloads(web, name):
+    return web.requests["GET", name]
+
+
+def read(local, url):
+    with local.open(url, "etag") as handle:
+        return copies.region(handle, (512, 256), 0, (64, 64))
+
+
+def test_a_copy_is_made_once_for_many_threads(web, two, tmp_path):
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        regions = list(pool.map(lambda _: read(local, two[0]), range(16)))
+    assert downloads(web, "a.ndpi") == 1
+    assert all(np.array_equal(region, regions[0]) for region in regions)
+
+
+def test_the_least_recently_used_copy_makes_room(web, two, tmp_path):
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"), limit_bytes=5_000_000)
+    for url in (two[0], two[1], two[1], two[0]):
+        read(local, url)
+        assert sum(f.stat().st_size for f in (tmp_path / "scratch").rglob("*.ndpi")) <= 5_000_000
+    assert (downloads(web, "a.ndpi"), downloads(web, "b.ndpi")) == (2, 1)
+
+
+def test_a_copy_in_use_is_not_taken_away(two, tmp_path):
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"), limit_bytes=1)
+    with local.open(two[0], "etag") as held:
+        read(local, two[1])
+        assert copies.region(held, (0, 0), 0, (8, 8)).shape == (8, 8, 3)
+
+
+def test_a_local_slide_is_not_copied(tmp_path):
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
+    read(local, str(slides.DAPI))
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_the_living_are_left_alone(two, tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = tmp_path / f"{copies.FOLDER_PREFIX}{gone.stdout.strip()}-x"
+    alive = tmp_path / f"{copies.FOLDER_PREFIX}1-x"
+    dead.mkdir()
+    alive.mkdir()
+    read(copies.Copies(storage.Bucket(), str(tmp_path)), two[0])
+    assert not dead.exists()
+    assert alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s/a.svs", ["a.svs"]),
+        ("s/m.mrxs", ["m.mrxs", "m/Data0001.dat", "m/Slidedat.ini"]),
+        ("s/case/1.dcm", ["case/1.dcm", "case/2.dcm"]),
+    ],
+)
+def test_formats_of_several_files_bring_all_of_them(store, url, expected):
+    bucket = store.bucket()
+    for name in ("a.svs", "m.mrxs", "m/Data0001.dat", "m/Slidedat.ini", "case/1.dcm", "case/2.dcm", "case/notes.txt"):
+        bucket.write(f"{store.url}s/{name}", b"1")
+    assert [f.url.removeprefix(f"{store.url}s/") for f in copies.companions(bucket, store.url + url)] == expected
+
+
+def test_a_region_beyond_the_slide_is_white(tmp_path):
+    opened = slide.open(str(slides.DAPI))
+    assert (opened.read_level(0, 100_000, 0, 16, 16) == 255).all()
