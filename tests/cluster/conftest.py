@@ -49,7 +49,7 @@ def processes(folder: pathlib.Path) -> Iterator[Processes]:
 def cluster(processes: Processes) -> Iterator[Cluster]:
     """A cluster with three fake nodes, as its administrator."""
     _need_tools()
-    access = _foreign_cluster() or controlplane.start(processes).cluster
+    access = _foreign_cluster(processes.folder) or controlplane.start(processes).cluster
     kwok.start(processes, access.kubeconfig)
     kwok.add_nodes(access, FAKE_NODES)
     yield access
@@ -107,7 +107,12 @@ def _need_tools() -> None:
         pytest.skip(f"NOT RUN: {reason}")
 
 
-def _foreign_cluster() -> Cluster | None:
+def _foreign_cluster(folder: pathlib.Path) -> Cluster | None:
+    """The cluster that KUBECONFIG names, if it is to be used; its credentials are copied, so that nothing is written beside them."""
     if os.environ.get("PATHOSCALE_USE_KUBECONFIG") != "1":
         return None
-    return Cluster(pathlib.Path(os.environ["KUBECONFIG"]))
+    given = Cluster(pathlib.Path(os.environ["KUBECONFIG"]))
+    copy = folder / "admin.kubeconfig"
+    copy.touch(mode=0o600)
+    copy.write_text(given.kubectl("config", "view", "--minify", "--raw", "--flatten"))
+    return Cluster(copy)

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from patho_api import names
-
 from tests.cluster import kwok, waiting
 from tests.cluster.cluster import Cluster, Manifest, condition
 

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from patho_api import names, resource
 
+from patho_api import names, resource
 from tests.api import cases
 from tests.cluster import waiting
 from tests.cluster.cluster import Cluster, Refused

@@ -1,12 +1,13 @@
 """Runs through a real API server, Job controller and scheduler, by the operator with its shipped rights; pods are fake."""
 
+import json
 import pathlib
 
 import pytest
-from patho_api import names
 
+from patho_api import names
 from tests.cluster import kwok, release, runs, waiting
-from tests.cluster.cluster import Cluster, Refused, condition
+from tests.cluster.cluster import Cluster, Manifest, Refused, condition
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -65,15 +66,51 @@ def test_a_permanent_error_ends_the_run_at_once_in_the_pods_own_words(here: Clus
 def test_suspend_stops_the_pods_and_resume_is_attempt_2(here: Cluster):
     here.apply(runs.pretrain("paused"))
     runs.running(here, "paused", 2)
-    suspend(here, "paused", True)
+    change(here, "paused", {"runPolicy": {"suspend": True}})
     runs.wait_for(here, "paused", "Suspended")
     waiting.until(lambda: not runs.pods(here, "paused"), what="no pods")
-    suspend(here, "paused", False)
+    change(here, "paused", {"runPolicy": {"suspend": False}})
     resumed = runs.running(here, "paused", 2)
     assert {pod["metadata"]["labels"][names.LABEL_ATTEMPT] for pod in resumed} == {"2"}
     runs.end_all(here, "paused")
     status = runs.wait_for(here, "paused", "Succeeded")["status"]
     assert (status["attempt"], status["restarts"]) == (2, 0)
+
+
+def test_an_evicted_pod_is_replaced_and_not_counted(here: Cluster):
+    here.apply(runs.pretrain("evicted"))
+    victim = runs.running(here, "evicted", 2)[1]["metadata"]["name"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": victim, "namespace": here.namespace}}
+    here.kubectl("create", "--raw", f"/api/v1/namespaces/{here.namespace}/pods/{victim}/eviction", "-f", "-", stdin=json.dumps(eviction))
+    waiting.until(lambda: victim not in names_of(runs.pods(here, "evicted")), what="the evicted pod goes")
+    runs.running(here, "evicted", 2)
+    runs.end_all(here, "evicted")
+    status = runs.wait_for(here, "evicted", "Succeeded")["status"]
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+
+
+def test_other_training_is_a_new_attempt_and_another_policy_is_not(here: Cluster):
+    here.apply(runs.pretrain("changed"))
+    runs.running(here, "changed", 2)
+    change(here, "changed", {"runPolicy": {"maxRestarts": 3}})
+    change(here, "changed", {"training": {"learningRate": 0.001}})
+    waiting.until(lambda: here.exists("job", "changed-pt-2"), what="Job of attempt 2")
+    runs.running(here, "changed", 2)
+    runs.end_all(here, "changed")
+    assert runs.wait_for(here, "changed", "Succeeded")["status"]["attempt"] == 2
+
+
+def test_a_run_fails_at_its_deadline(here: Cluster):
+    here.apply(runs.pretrain("late", activeDeadlineSeconds=3))
+    failed = runs.wait_for(here, "late", "Failed")
+    assert "activeDeadlineSeconds" in condition(failed, "Failed")["message"]
+    assert not [p for p in runs.pods(here, "late") if p["status"]["phase"] == "Running"]
+
+
+def test_a_finished_run_is_deleted_after_its_time(here: Cluster):
+    here.apply(runs.pretrain("brief", nodes=1, annotations=runs.ends(0), ttlSecondsAfterFinished=1))
+    waiting.until(lambda: not here.exists("ppt", "brief"), what="deletion of the finished run")
+    here.wait_gone("jobs", f"{names.LABEL_RUN}=brief")
 
 
 def test_killing_the_operator_changes_nothing_for_a_run(here: Cluster, operator: release.Operator):
@@ -142,7 +179,10 @@ def test_the_operator_may_do_no_more_than_it_needs(cluster: Cluster, forbidden: 
         cluster.kubectl("auth", "can-i", *forbidden.split(), f"--as={account}", "--all-namespaces")
 
 
-def suspend(cluster: Cluster, name: str, value: bool) -> None:
-    """Set `runPolicy.suspend` as a user does."""
-    patch = f'{{"spec": {{"runPolicy": {{"suspend": {str(value).lower()}}}}}}}'
-    cluster.kubectl("patch", "ppt", name, "--type=merge", "-p", patch)
+def change(cluster: Cluster, name: str, spec: dict) -> None:
+    """Edit a run as a user does."""
+    cluster.kubectl("patch", "ppt", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def names_of(objects: list[Manifest]) -> list[str]:
+    return [o["metadata"]["name"] for o in objects]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from patho_api import names
 from PIL import Image
 
+from patho_api import names
 from tests.cluster import gcs, images, node, release, runs, volumes, waiting
 from tests.cluster.cluster import Cluster, Manifest, condition
 

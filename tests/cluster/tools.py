@@ -16,7 +16,7 @@ import subprocess
 import time
 
 MODULES = pathlib.Path(__file__).parent / "tools"
-KUBERNETES = "v1.35.3"
+KUBERNETES = re.findall(r"^require k8s.io/kubernetes (v\S+)", (MODULES / "kubernetes" / "go.mod").read_text(), re.MULTILINE)[0]
 OLDEST_GO = (1, 26)  # what kwok 0.8 and Helm 4.2 ask for
 BUILD_HINT = "build them once with: python -m tests.cluster.tools"
 
