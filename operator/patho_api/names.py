@@ -52,6 +52,7 @@ PORT_RENDEZVOUS: Final = 29500
 PORT_METRICS: Final = 9400  # of a training pod: /metrics, /progress, /healthz
 PORT_OPERATOR: Final = 8080  # of the operator: /metrics, /healthz, /readyz
 
+
 def checkpoint_url(root: str, step: int) -> str:
     """Folder of the checkpoint after `step` steps, inside the folder of all checkpoints of a run."""
     return f"{root.rstrip('/')}/step-{step:08d}"

@@ -74,8 +74,8 @@ class Slides(Spec):
     exclude_column: Annotated[str, Field(max_length=128)] = ""
     """Manifest column; slides where it is true (1, true, yes) are left out, such as patients of an evaluation set. Empty: none."""
     max_bad_share: UnitInterval = 0.05
-    """Share of slides (0 to 1) that may be unreadable before the run ends with exit code 41. Default: 0.05: a few
-    bad files are common in archives, many mean a wrong bucket."""
+    """Share of slides (0 to 1) that may be unreadable before the run ends with exit code 41; one always may, unless this
+    is 0. Default: 0.05: a few bad files are common in archives, many mean a wrong bucket."""
     foreground: Foreground = Foreground()
     """Which parts of a slide are tissue."""
     storage: Storage = Storage()

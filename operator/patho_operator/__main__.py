@@ -35,6 +35,11 @@ class Process:
     pulse: health.Pulse
     stop: asyncio.Event  # set by SIGTERM
 
+    def obey_signals(self) -> None:
+        """Stop on SIGTERM and SIGINT."""
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(sign, self.stop.set)
+
     async def serve(self) -> Any:
         """Health and metrics over HTTP."""
         loop = asyncio.get_running_loop()
@@ -63,8 +68,7 @@ async def main(known: settings.Settings) -> None:
     elector = leader.Elector(api, known.own_namespace, known.lease, known.identity)
     process = Process(known, api, elector, Queue(), gauges, health.Pulse(relist_seconds=known.relist_seconds), asyncio.Event())
     server = await process.serve()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, process.stop.set)
+    process.obey_signals()
     try:
         await _until_stop(process, {"election": elector.acquire()}, may_end=True)
         if not process.stop.is_set():
@@ -96,6 +100,7 @@ async def _lead(process: Process) -> None:
         "queue": _after(ready, queue.run(turn, known.workers)),
         "lists": _after(ready, lists.run(known.relist_seconds)),
         "progress": _after(ready, asking),
+        "signals": _after(ready, _take_signals_back(process)),
     }
     await _until_stop(process, parts)
 
@@ -119,7 +124,7 @@ async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool
 
 
 async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> None:
-    """kopf, embedded; it sets `ready` when it has started. It takes over SIGTERM and ends by itself only then."""
+    """kopf, embedded; it sets `ready` when it has started, and ends by itself only on a signal."""
     namespaces = process.settings.namespaces
     await kopf.operator(
         registry=handlers.register(process.queue, indexes),
@@ -130,6 +135,12 @@ async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> No
         ready_flag=ready,
     )
     process.stop.set()
+
+
+async def _take_signals_back(process: Process) -> None:
+    """kopf takes over the signals when it starts, and needs many seconds to end."""
+    process.obey_signals()
+    await process.stop.wait()
 
 
 async def _after(ready: asyncio.Event, part: Part) -> None:

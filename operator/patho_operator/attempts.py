@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from patho_api import names
-
 from patho_operator import incidents, manifests, observed, times
 from patho_operator.observed import Pod
 from patho_operator.situation import Situation
@@ -148,7 +147,7 @@ def last_failure(s: Situation) -> str:
     found = incidents.faulty(s.pods)
     if found:
         return describe(found[-1])
-    return s.record.message if s.record else ""
+    return s.record.message if s.record and s.ended else ""
 
 
 def too_many_restarts(restarts: int, limit: int, last: str) -> str:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 
 from patho_api.status import Attempt
-
 from patho_operator import times
 from patho_operator.observed import Time
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patho_api import names
-
 from patho_operator import client, errors, observed, times
 from patho_operator.observed import Key, Observed
 from patho_operator.plan import Delete, Event, Plan

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from patho_api import names
 from patho_api.status import Condition, PretrainStatus
-
 from patho_operator import times, trouble
 from patho_operator.situation import Situation
 from patho_operator.steps import Step

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import kopf
-from patho_api import names
 
+from patho_api import names
 from patho_operator import models, observed
 from patho_operator.observed import Job, Key, Observed, Pod
 from patho_operator.queue import Queue

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from patho_api import names
-
 from patho_operator import observed
 from patho_operator.observed import Job, Pod, Seen
 

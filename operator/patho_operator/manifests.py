@@ -8,7 +8,6 @@ from typing import Any
 from patho_api import names
 from patho_api.evaluate import EvalModel, EvalSpec
 from patho_api.resource import Resource
-
 from patho_operator import overlay, pods
 from patho_operator.observed import Before
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import prometheus_client
-from patho_api import names
-from patho_api.status import EvalStatus
 from prometheus_client import core, registry
 
+from patho_api import names
+from patho_api.status import EvalStatus
 from patho_operator.observed import Key
 from patho_operator.subject import Status
 

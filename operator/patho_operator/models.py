@@ -3,12 +3,12 @@
 import dataclasses
 
 import pydantic
+
 from patho_api import names, resource
 from patho_api.common import Storage
 from patho_api.evaluate import EvalSpec, PretrainRef
 from patho_api.pretrain import PretrainSpec
 from patho_api.status import PretrainStatus
-
 from patho_operator.observed import Json, Observed
 from patho_operator.subject import Subject
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from patho_api import names, report
-
 from patho_operator import times
 
 Json = Mapping[str, Any]
@@ -243,10 +242,12 @@ def _ended_without_words(ended: Json, status: Json) -> str:
 
 
 def _before(text: str) -> Before:
-    if not text:
+    """Totals out of a Job's annotation; zeros if somebody has spoilt it (status still knows them, and totals never fall)."""
+    try:
+        found = json.loads(text)
+        return Before(int(found["restarts"]), int(found["disruptions"]), float(found["acceleratorSeconds"]))
+    except (ValueError, TypeError, KeyError):
         return Before()
-    found = json.loads(text)
-    return Before(found["restarts"], found["disruptions"], found["acceleratorSeconds"])
 
 
 def _number(text: str | None) -> int:

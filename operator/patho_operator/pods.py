@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torchx import specs
+
 from patho_api import common, launch, names
 from patho_api.pretrain import PretrainSpec
 from patho_api.resource import Resource
-from torchx import specs
-
 from patho_operator import overlay
 
 Manifest = dict[str, Any]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 import aiohttp
 import pydantic
-from patho_api import names, report
 
+from patho_api import names, report
 from patho_operator import times
 from patho_operator.observed import Key, Seen
 

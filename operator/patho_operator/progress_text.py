@@ -2,7 +2,6 @@
 
 from patho_api.report import ProgressReport
 from patho_api.status import Progress
-
 from patho_operator import times
 
 LABELS = {"Indexing": "INDEX ", "Evaluating": "EVAL ", "Loading": "LOAD "}  # a bare count means training steps

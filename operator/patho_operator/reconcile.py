@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from patho_api import names
-
 from patho_operator import attempts, backoff, conditions, manifests, status, times, trouble
 from patho_operator.observed import Before, Observed, Time
 from patho_operator.plan import Delete, Event, Plan

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 from patho_api import names
-
 from patho_operator import errors, handlers
 from patho_operator.cluster import Cluster, Json
 from patho_operator.handlers import Indexes

@@ -5,7 +5,6 @@ import functools
 
 from patho_api import common, status
 from patho_api.resource import Resource
-
 from patho_operator import incidents, models
 from patho_operator.observed import Job, Observed, Pod, Time
 from patho_operator.subject import Subject

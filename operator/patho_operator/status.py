@@ -5,7 +5,6 @@ from typing import Any
 
 from patho_api import report
 from patho_api.status import Attempt, CheckpointRef, CheckpointStatus, EvalStatus, PretrainStatus, TaskResult
-
 from patho_operator import accelerators, attempts, conditions, observed, progress_text, times
 from patho_operator.situation import Situation
 from patho_operator.steps import Step

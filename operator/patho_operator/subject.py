@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 import pydantic
-from patho_api import names, resource, status, support
 
+from patho_api import names, resource, status, support
 from patho_operator import manifests
 from patho_operator.observed import Json, Key
 

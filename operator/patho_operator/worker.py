@@ -6,7 +6,6 @@ import logging
 import time
 
 from patho_api import names
-
 from patho_operator import errors, metrics, models, subject, times, trouble
 from patho_operator.cluster import Cluster
 from patho_operator.handlers import Indexes, Json

@@ -1,8 +1,8 @@
 """The Python half of the table of cases. The other half is tests/cluster/test_crds.py."""
 
 import pytest
-from patho_api import resource
 
+from patho_api import resource
 from tests.api import cases
 
 

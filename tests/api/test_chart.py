@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 import yaml
-from patho_api import crd, names
 
+from patho_api import crd, names
 from tests.cluster import tools
 
 CHART = pathlib.Path(__file__).parents[2] / "charts" / "pathoscale"

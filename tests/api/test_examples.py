@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+
 from patho_api import launch, names, resource, support
 
 EXAMPLES = sorted((pathlib.Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -3,6 +3,7 @@
 import pathlib
 
 import pytest
+
 from patho_api import crd, names, pretrain
 
 ROOT = pathlib.Path(__file__).parents[2]

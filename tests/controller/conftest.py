@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client as official
+
 from patho_operator import client
 from patho_operator.cluster import Cluster
 

@@ -1,11 +1,11 @@
 """What goes over the wire: preconditions, patch types, and what each refusal means."""
 
 import pytest
+
 from patho_api import names
 from patho_operator import errors, subject
 from patho_operator.observed import Key
 from patho_operator.plan import Delete, Event, Plan
-
 from tests.controller.builders import UID, created, make_pretrain, plan_for
 
 RUN = subject.parse(make_pretrain())

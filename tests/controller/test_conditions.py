@@ -1,9 +1,9 @@
 """What conditions say, in whose words, and when they change."""
 
 import pytest
+
 from patho_operator import times
 from patho_operator.observed import Problem
-
 from tests.controller.builders import after, at, condition, created, make_job, make_pod, make_pretrain, make_report, plan_for, started
 
 RUN = started(make_pretrain(compute={"nodes": 2}))

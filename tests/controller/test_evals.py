@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from patho_api import names
 
+from patho_api import names
 from tests.controller.builders import (
     CHECKPOINTS,
     COMPLETE,

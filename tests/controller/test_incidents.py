@@ -1,8 +1,8 @@
 """What counts as an incident. Times are seconds after NOW."""
 
 import pytest
-from patho_operator import incidents, observed
 
+from patho_operator import incidents, observed
 from tests.controller.builders import at, make_job, make_pod, make_pretrain, make_report, see
 
 GANG = make_pretrain(compute={"nodes": 3})

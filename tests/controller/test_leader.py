@@ -4,9 +4,9 @@ import asyncio
 import datetime
 
 import pytest
+
 from patho_operator import errors, leader
 from patho_operator.leader import Sighting
-
 from tests.controller.builders import NOW
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases"

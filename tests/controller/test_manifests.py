@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from patho_api import launch, names
-from patho_operator import manifests, subject
 from torchx import runner
 
+from patho_api import launch, names
+from patho_operator import manifests, subject
 from tests.controller.builders import UID, created, make_pretrain, plan_for
 
 STORAGE = {"secretName": "gcs-key"}

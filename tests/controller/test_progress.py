@@ -3,11 +3,11 @@
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestServer
+
 from patho_api import names
 from patho_operator import progress, progress_text
 from patho_operator.observed import Key
 from patho_operator.progress import Board, Target
-
 from tests.controller.builders import UID, at, make_report
 
 KEY = Key(names.PRETRAIN, "lab", "vits16")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+
 from patho_operator import errors, queue
 from patho_operator.observed import Key
 

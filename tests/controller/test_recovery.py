@@ -1,10 +1,10 @@
 """The third level of recovery: when a whole new attempt takes the place of the present one."""
 
 import pytest
+
 from patho_api.status import Attempt
 from patho_operator import backoff
 from patho_operator.observed import Before
-
 from tests.controller.builders import (
     UID,
     after,

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
+
 from patho_api import names
 from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, subject, times, worker
 from patho_operator.cluster import path
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
-
 from tests.controller.builders import UID, after, make_eval, make_job, make_pod, make_pretrain, plan_for, started
 
 KEY = Key(names.PRETRAIN, "lab", "vits16")

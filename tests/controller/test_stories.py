@@ -1,9 +1,9 @@
 """Stories of runs: what is seen, and what the operator then does. Values in, values out."""
 
 import pytest
+
 from patho_api import names
 from patho_operator.observed import Before, Problem
-
 from tests.controller.builders import (
     COMPLETE,
     FAILED,

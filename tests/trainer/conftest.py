@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from patho_api import common
 
+from patho_api import common
 from tests.trainer import servers
 
 NO_GCS = "fake-gcs-server is not built (`make test` builds it where Go 1.25 is; or set PATHOSCALE_TOOLS to its folder)"

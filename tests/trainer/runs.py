@@ -22,7 +22,6 @@ from torch import distributed as dist
 from patho_api import launch, names, pretrain, report
 from patho_trainer import checkpoint, context, distributed, fencing, metrics, progress, workspace
 from patho_trainer.data import storage
-
 from tests.trainer import slides
 
 RUN_ID = "uid-1"

@@ -6,12 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 import timm
+import torch
 
 from patho_trainer import checkpoint, diverged, errors, pretrain, progress
 from patho_trainer.data import index, storage, stream
-
 from tests.trainer import runs, servers
 
 

@@ -9,7 +9,6 @@ import pytest
 from patho_api import names, report
 from patho_trainer import checkpoint, errors, preflight, task, workspace
 from patho_trainer.data import storage
-
 from tests.trainer import runs, servers
 
 pytestmark = pytest.mark.timeout(900)  # a pod imports torch three times

@@ -13,7 +13,6 @@ from types import FrameType
 
 from patho_api import evaluate, names, pretrain
 from patho_api.report import LastWords
-
 from patho_trainer import errors, lastwords, metrics, progress, server, task, verdict, workspace
 
 Ending = tuple[LastWords, int]

@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from patho_api import status
 from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
 
+from patho_api import status
 from patho_trainer import distributed, errors, fencing, progress
 from patho_trainer.data import storage, urls
 from patho_trainer.models import init, vit

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 import rich.console
-from patho_api import common, names, report, resource, support
 
+from patho_api import common, names, report, resource, support
 from patho_trainer import errors, local, terminal
 
 console = rich.console.Console()

@@ -3,9 +3,10 @@
 import math
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from patho_api import pretrain
 from patho_api.common import PositiveFloat, UnitInterval
-from pydantic import Field
 
 
 class Hyperparameters(pretrain.Training):

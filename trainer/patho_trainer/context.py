@@ -4,7 +4,6 @@ import dataclasses
 import threading
 
 from patho_api import pretrain
-
 from patho_trainer import checkpoint, distributed, errors, metrics, progress, workspace
 from patho_trainer.data import storage
 

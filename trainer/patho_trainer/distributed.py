@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from patho_api import common
 from torch import distributed as dist
 from torch import nn
 from torch.nn import parallel
 
+from patho_api import common
 from patho_trainer import errors
 
 T = TypeVar("T")

@@ -1,14 +1,13 @@
 """Looking before running: the index of a source, the pictures a run would see, the speed of its loader."""
 
-import collections
 import pathlib
 
 import numpy as np
 import rich.console
 import torch
 from numpy import typing as npt
-from patho_api import common, pretrain, resource
 
+from patho_api import common, pretrain, resource
 from patho_trainer import config, terminal
 from patho_trainer.data import augment, catalog, index, preview, slide, storage, stream
 from patho_trainer.data import bench as loader_bench
@@ -39,11 +38,11 @@ def build_index(source: str, out: str, foreground: str, storage_spec: common.Sto
 
 def mix(found: catalog.Catalog, patches: pretrain.Patches) -> list[str]:
     """Share of each wanted magnification over all slides, each of which offers those it has."""
-    shares: collections.Counter[float] = collections.Counter()
+    shares: dict[float, float] = dict.fromkeys((m.mpp for m in patches.magnifications), 0.0)
     for each in found.slides:
         for offer in catalog.offers(each, patches):
             shares[offer.wanted_mpp] += offer.weight / len(found.slides)
-    return [f"{mpp:.2f} um/px: {shares[mpp]:.0%} of the patches" for mpp in sorted(m.mpp for m in patches.magnifications)]
+    return [f"{mpp:.2f} um/px: {shares[mpp]:.0%} of the patches" for mpp in sorted(shares)]
 
 
 def rejections(found: catalog.Catalog) -> list[str]:
@@ -59,7 +58,7 @@ def preview_run(res: resource.Resource, step: int, out: pathlib.Path) -> list[pa
 
     Builds the index where there is none.
     """
-    spec = _spec(res)
+    spec = pretrain_spec(res)
     bucket = storage.Bucket(spec.slides.storage)
     found = _index(spec, bucket)
     with stream.batches(found, spec, seed=spec.training.seed, start_step=step, stop_step=step + 1, bucket=bucket) as batches:
@@ -72,7 +71,7 @@ def preview_run(res: resource.Resource, step: int, out: pathlib.Path) -> list[pa
 
 def bench(res: resource.Resource, steps: int) -> list[str]:
     """Sentences about the speed of the loader alone on the slides of a run."""
-    spec = _spec(res)
+    spec = pretrain_spec(res)
     bucket = storage.Bucket(spec.slides.storage)
     return loader_bench.measure(_index(spec, bucket), spec, steps=steps, bucket=bucket).lines()
 
@@ -81,7 +80,8 @@ def _slides(found: catalog.Catalog) -> str:
     return f"{len(found.slides):,} slide{'' if len(found.slides) == 1 else 's'}"
 
 
-def _spec(res: resource.Resource) -> pretrain.PretrainSpec:
+def pretrain_spec(res: resource.Resource) -> pretrain.PretrainSpec:
+    """The spec of a PathoPretrain."""
     assert isinstance(res.spec, pretrain.PretrainSpec), "the command line lets only PathoPretrain through"
     return res.spec
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from patho_api import common, names
 from torch.distributed.elastic import multiprocessing
 from torch.distributed.launcher import api as launcher
 
+from patho_api import common, names
 from patho_trainer import errors, task, verdict, workspace
 
 WATCH_SECONDS = 0.2

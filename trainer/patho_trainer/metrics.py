@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterable
 
 import prometheus_client
-from patho_api import names
 from prometheus_client import multiprocess
+
+from patho_api import names
 
 ENV_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 STEP_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

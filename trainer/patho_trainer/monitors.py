@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from patho_api import common
 from torch.nn import functional
 
+from patho_api import common
 from patho_trainer.evaluation import metrics as scores
 
 PROBE_PATCHES = 512  # more than the width of ViT-S, so that rank is bounded by the features and not by the set

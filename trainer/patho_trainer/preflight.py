@@ -1,8 +1,8 @@
 """What can be known to be wrong before anything starts, said in one sentence within seconds."""
 
 import torch
-from patho_api import evaluate, pretrain, support
 
+from patho_api import evaluate, pretrain, support
 from patho_trainer import distributed, errors, task
 from patho_trainer.data import sampler, storage, urls
 

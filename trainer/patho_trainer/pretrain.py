@@ -8,9 +8,9 @@ import contextlib
 import math
 
 import torch
-from patho_api import status
 from torch.nn import parallel
 
+from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
 from patho_trainer.data import augment, catalog, index, stream
 from patho_trainer.methods import dino

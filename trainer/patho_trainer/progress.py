@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from patho_api import report, status
-
 from patho_trainer import workspace
 
 WINDOW_STEPS = 50  # rates and the remaining time are means over the latest steps

@@ -6,8 +6,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from patho_api import pretrain, status
 
+from patho_api import pretrain, status
 from patho_trainer import checkpoint, context, distributed, errors, monitors
 from patho_trainer.methods import dino
 

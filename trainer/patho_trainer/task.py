@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 import pydantic
-from patho_api import common, evaluate, names, pretrain, resource
 
+from patho_api import common, evaluate, names, pretrain, resource
 from patho_trainer import errors
 from patho_trainer.data import storage
 

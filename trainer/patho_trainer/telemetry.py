@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 import torch
-from patho_api import status
 
+from patho_api import status
 from patho_trainer import context, distributed, metrics, monitors, progress, schedules
 from patho_trainer.data import catalog, stream
 from patho_trainer.methods import dino

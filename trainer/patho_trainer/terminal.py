@@ -7,6 +7,7 @@ import rich.console
 import rich.live
 import rich.progress
 import rich.table
+
 from patho_api import report
 
 PLAIN_SECONDS = 10.0

@@ -7,8 +7,8 @@ entrypoint of its own pod, which then stops its agent, and `<checkpoints>/verdic
 import pathlib
 
 import pydantic
-from patho_api import names
 
+from patho_api import names
 from patho_trainer import errors, fencing, workspace
 from patho_trainer.data import storage
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 import torch
-from patho_api import names, pretrain
 
+from patho_api import names, pretrain
 from patho_trainer import checkpoint, context, distributed, errors, fencing, metrics, progress, task, verdict, workspace
 from patho_trainer import pretrain as training
 

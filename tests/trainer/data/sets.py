@@ -3,7 +3,6 @@
 import shutil
 
 from patho_trainer.data import index
-
 from tests.trainer import slides
 
 SIZES = ((1024, 896), (512, 448), (256, 224))

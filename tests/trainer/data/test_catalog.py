@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import catalog, record, table

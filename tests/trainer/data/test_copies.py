@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from patho_trainer.data import copies, slide, storage
 
+from patho_trainer.data import copies, slide, storage
 from tests.trainer import slides
 
 

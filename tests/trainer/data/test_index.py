@@ -6,10 +6,10 @@ import threading
 
 import numpy as np
 import pytest
+
 from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import copies, index, scan, slide, storage
-
 from tests.trainer import slides
 
 PATCHES = pretrain.Patches(size_px=64, magnifications=[pretrain.Magnification(mpp=0.5), pretrain.Magnification(mpp=1.0)])

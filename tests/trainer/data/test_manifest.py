@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
 from patho_trainer import errors
 from patho_trainer.data import manifest, storage
 

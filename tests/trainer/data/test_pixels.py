@@ -3,9 +3,9 @@
 import numpy as np
 import openslide
 import pytest
+
 from patho_trainer import errors
 from patho_trainer.data import catalog, decode, slide
-
 from tests.trainer import slides
 
 ODD = slides.scanned(1003, 771, (1, 4, 16))  # downsamples 4.008 and 16.1: levels that a scanner rounded down

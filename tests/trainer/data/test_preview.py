@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from patho_trainer.data import preview, sampler, slide, stream, tissue
 from PIL import Image
 
+from patho_trainer.data import preview, sampler, slide, stream, tissue
 from tests.trainer import slides
 from tests.trainer.data.values import make_catalog, make_spec
 

@@ -5,9 +5,9 @@ import collections
 import numpy as np
 import pytest
 import scipy.stats
+
 from patho_trainer import errors
 from patho_trainer.data import draws, places, sampler
-
 from tests.trainer.data.values import MAGNIFICATIONS, make_catalog, make_levels, make_mask, make_slide, make_spec
 
 # (slide, mpp, level, x, y) of one step, written down when the rules were made: a change makes runs unrepeatable across releases

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 import pytest
+
 from patho_api import common
 from patho_trainer import errors
 from patho_trainer.data import storage
-
 from tests.trainer import servers
 
 

@@ -1,5 +1,6 @@
 """The stream: what arrives is what was asked for, on any number of processes, after any restart, whatever breaks."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -8,10 +9,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import columns, loader, sampler, slide, storage, stream
-
 from tests.trainer import slides
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
@@ -176,9 +177,17 @@ def test_what_is_replaced_does_not_depend_on_what_was_read_before(corrupt):
 
 
 def test_too_many_bad_slides_end_the_run_with_a_sentence(broken):
-    path_of(broken, 0).unlink()
-    with pytest.raises(errors.DataNotFound, match=r"1 of 6 slides cannot be read, more than maxBadShare allows, such as .*NotFound"):
+    for i in (0, 1):
+        path_of(broken, i).unlink()
+    with pytest.raises(errors.DataNotFound, match=r"2 of 6 slides cannot be read, more than maxBadShare allows, such as .*NotFound"):
         read(broken, spec_of(), 8)
+
+
+@pytest.mark.parametrize(("share", "ends"), [(0.05, False), (0.0, True)])
+def test_one_bad_slide_ends_no_run_unless_none_is_allowed(broken, share, ends):
+    path_of(broken, 0).unlink()
+    with pytest.raises(errors.DataNotFound) if ends else contextlib.nullcontext():
+        read(broken, spec_of(slides={"maxBadShare": share}), 8)
 
 
 def for_openslide(catalog, **changes):

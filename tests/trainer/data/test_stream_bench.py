@@ -1,8 +1,8 @@
 """The loader's own measurement."""
 
 import pytest
-from patho_trainer.data import bench, storage
 
+from patho_trainer.data import bench, storage
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
 

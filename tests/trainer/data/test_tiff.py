@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from patho_trainer.data import copies, slide, storage, tiff
 
+from patho_trainer.data import copies, slide, storage, tiff
 from tests.trainer import slides
 
 

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from patho_trainer.data import slide, tissue
 
+from patho_trainer.data import slide, tissue
 from tests.trainer import slides
 
 GLASS, STAIN = (243, 242, 244), (190, 120, 170)

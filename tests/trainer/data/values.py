@@ -1,6 +1,7 @@
 """Values for the sampler's tests: catalogs made by hand, specifications with defaults."""
 
 import numpy as np
+
 from patho_api import pretrain
 from patho_trainer.data import catalog, record
 

@@ -1,8 +1,8 @@
 import pathlib
 
 import pytest
-from patho_trainer.data import storage
 
+from patho_trainer.data import storage
 from tests.trainer.evaluation import miniatures
 
 

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
+
 from patho_api import evaluate
 from patho_trainer.data import storage
 from patho_trainer.evaluation import linear
 from patho_trainer.evaluation.datasets import folder
 from patho_trainer.models import vit
-from PIL import Image
 
 ARCHITECTURE = "test_vit"  # timm's own: 64 wide, 16 px patches
 COLOURS = {"HP": (200, 120, 180), "SSA": (120, 90, 170), "stroma": (230, 190, 210)}

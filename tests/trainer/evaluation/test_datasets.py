@@ -2,10 +2,10 @@ import pathlib
 import re
 
 import pytest
+
 from patho_trainer import errors
 from patho_trainer.data import storage
 from patho_trainer.evaluation.datasets import folder, mhist
-
 from tests.trainer.evaluation import miniatures
 
 LABELLED = ("path", "label", "split")

@@ -1,10 +1,10 @@
 import pytest
 import torch
+
 from patho_api import evaluate
 from patho_trainer import errors
 from patho_trainer.data import storage
 from patho_trainer.evaluation import encoder
-
 from tests.trainer.evaluation import miniatures
 
 CPU = torch.device("cpu")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from patho_trainer import errors
-from patho_trainer.evaluation import images
 from torchvision.transforms import v2
 
+from patho_trainer import errors
+from patho_trainer.evaluation import images
 from tests.trainer.evaluation import miniatures
 
 

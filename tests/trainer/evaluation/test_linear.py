@@ -3,10 +3,10 @@ import itertools
 
 import pytest
 import torch
-from patho_trainer import errors
-from patho_trainer.evaluation import linear, metrics, protocols
 from torch.nn import functional
 
+from patho_trainer import errors
+from patho_trainer.evaluation import linear, metrics, protocols
 from tests.trainer.evaluation import miniatures
 
 BOTH = pytest.mark.parametrize("name", ["Eva", "Paper"])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from patho_trainer.evaluation import metrics
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from patho_trainer.evaluation import protocols
 
 

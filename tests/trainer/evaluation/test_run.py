@@ -4,12 +4,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+
 from patho_api import evaluate
 from patho_api.report import LastWords
 from patho_trainer import errors
 from patho_trainer.data import storage
 from patho_trainer.evaluation import results, run
-
 from tests.trainer import servers
 from tests.trainer.evaluation import miniatures
 

@@ -4,7 +4,6 @@ import dataclasses
 import time
 
 from patho_api import pretrain
-
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import storage, stream
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from patho_api import pretrain
-
 from patho_trainer import errors
 from patho_trainer.data import record as records
 

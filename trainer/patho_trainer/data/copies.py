@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from patho_api import names
 
+from patho_api import names
 from patho_trainer.data import catalog, storage, urls
 
 Pixels = NDArray[np.uint8]

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import places
 

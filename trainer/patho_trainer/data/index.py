@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from patho_api import pretrain
-
 from patho_trainer import errors
 from patho_trainer.data import catalog, manifest, record, scan, storage, table, urls
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import catalog, storage, stream
 

@@ -62,7 +62,7 @@ class Reader:
         self._rows = {slot: row for row, slot in enumerate(slots)}
         self._bucket = bucket
         self._counters = counters
-        self._max_bad = max_bad_share * len(plan.slides)
+        self._max_bad = max(1.0, max_bad_share * len(plan.slides)) if max_bad_share else 0.0  # one bad slide ends no run
         self._stop_step = stop_step
         self._column_bytes = bytes_ahead // len(slots)
         self._threads = threads

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import draws, fields, order, places

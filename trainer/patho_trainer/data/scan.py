@@ -3,8 +3,8 @@
 import dataclasses
 
 import openslide
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer.data import catalog, copies, manifest, slide, storage, tissue
 
 

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import catalog, copies, decode, ranged, record, storage, tiff
 

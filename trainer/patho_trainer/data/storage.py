@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, TypeVar
 
 import obstore
-from patho_api import common
 
+from patho_api import common
 from patho_trainer import errors
 from patho_trainer.data import faults, stores, urls
 

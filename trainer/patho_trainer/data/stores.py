@@ -7,8 +7,8 @@ from typing import Any
 
 import obstore
 from obstore import store as obstores
-from patho_api import common, names
 
+from patho_api import common, names
 from patho_trainer import errors
 from patho_trainer.data import emulator, urls
 

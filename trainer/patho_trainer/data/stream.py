@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from patho_api import pretrain
 
+from patho_api import pretrain
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import reader, sampler, storage
 from patho_trainer.data import stats as counters

@@ -40,14 +40,14 @@ def pretrain(storage: common.Storage, steps: int) -> dict[str, Any]:
 
 
 def evaluate(storage: common.Storage, checkpoint_url: str) -> dict[str, Any]:
-    """A linear probe of a checkpoint on the patches that the demo labelled by their magnification."""
+    """A linear probe of a checkpoint on the patches that the demo cut out of three tissues."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.EVAL,
         "metadata": {"name": f"{RUN}-probe"},
         "spec": {
             "model": {"url": checkpoint_url},
-            "tasks": [{"name": "PatchClassification", "data": "s3://demo/labelled", "label": "magnification"}],
+            "tasks": [{"name": "PatchClassification", "data": "s3://demo/labelled", "label": "tissue"}],
             "runs": 5,
             "maxSteps": 1000,
             "imageSizePx": 64,

@@ -7,8 +7,8 @@ from typing import Self
 
 import boto3
 from moto import server
-from patho_api import common
 
+from patho_api import common
 from patho_trainer.data import storage
 
 BUCKET = "demo"

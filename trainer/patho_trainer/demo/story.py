@@ -1,4 +1,4 @@
-"""`patho demo`: the main job, small and real. Slide in a bucket -> index -> two training processes -> contact sheet -> checkpoint -> probe."""
+"""`patho demo`: the main job, small and real. Slide in a bucket, index, two training processes, contact sheet, checkpoint, probe."""
 
 import os
 import pathlib
@@ -9,8 +9,8 @@ import urllib.request
 import rich.console
 import rich.panel
 import yaml
-from patho_api import names, report, resource
 
+from patho_api import names, report, resource
 from patho_trainer import checkpoint, errors, inspection, local, terminal
 from patho_trainer.data import slide
 from patho_trainer.demo import labels, manifests, store
@@ -65,7 +65,7 @@ def _write(path: pathlib.Path, manifest: dict[str, object]) -> resource.Resource
 
 
 def _train(run: resource.Resource, folder: pathlib.Path, bucket: store.Store, console: rich.console.Console) -> report.LastWords:
-    past = checkpoint.latest(run.spec.checkpoints.url, bucket.bucket)
+    past = checkpoint.latest(inspection.pretrain_spec(run).checkpoints.url, bucket.bucket)
     console.print(
         "Training with two processes: DINO, a tiny ViT, patches at 20x, 10x and 5x read online"
         + (f"; going on from step {past.step}" if past else "")
@@ -94,7 +94,7 @@ def _keep_metrics(folder: pathlib.Path) -> None:
 
 
 def _probe(probe: resource.Resource, folder: pathlib.Path, console: rich.console.Console) -> report.LastWords:
-    console.print("Linear probe on frozen features: which magnification was an unseen patch read at? (chance 0.333)")
+    console.print("Linear probe on frozen features: is an unseen patch epidermis, dermis or keratin? (chance 0.333)")
     with terminal.ProgressView(console) as view:
         words = local.execute(probe, folder / "probe", view.show)
     if words.results:

@@ -8,9 +8,9 @@ from typing import Any
 
 import timm
 import torch
+
 from patho_api import evaluate
 from patho_api.common import Normalization
-
 from patho_trainer import checkpoint, errors
 from patho_trainer.data import storage
 from patho_trainer.models import vit

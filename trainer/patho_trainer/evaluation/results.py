@@ -6,9 +6,10 @@ Nothing in it depends on the clock or the machine: the same evaluation writes th
 import importlib.metadata
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from patho_api import status
 from patho_api.common import Normalization, Spec
-from pydantic import Field
 
 FILE = "results.json"
 METRIC = "balancedAccuracy"

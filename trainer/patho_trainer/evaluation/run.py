@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import torch
-from patho_api import evaluate as contract
-from patho_api.report import LastWords
 from pydantic import alias_generators
 
+from patho_api import evaluate as contract
+from patho_api.report import LastWords
 from patho_trainer.data import storage, urls
 from patho_trainer.evaluation import encoder as encoders
 from patho_trainer.evaluation import features, linear, metrics, protocols, report, results

@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from patho_api.evaluate import Task
-
 from patho_trainer import errors
 from patho_trainer.data import storage, urls
 

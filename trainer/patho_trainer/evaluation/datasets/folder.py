@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy import typing as npt
-from patho_api.evaluate import Task
 from PIL import Image
 
+from patho_api.evaluate import Task
 from patho_trainer import errors
 from patho_trainer.data import storage
 from patho_trainer.evaluation.datasets import dataset

@@ -5,7 +5,6 @@ test partition serves as validation split, so early stopping and score share it.
 """
 
 from patho_api.evaluate import Task
-
 from patho_trainer.data import storage
 from patho_trainer.evaluation.datasets import dataset
 from patho_trainer.evaluation.datasets.dataset import Dataset, Row
