@@ -71,7 +71,7 @@ class Cluster:
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             answer = await self._api.request("GET", path(kind, namespace), query=query, accept=METADATA_ONLY)
-            found |= {item["metadata"]["uid"]: item["metadata"] for item in answer["items"]}
+            found |= {item["metadata"]["uid"]: item["metadata"] for item in answer["items"] or []}  # null where there is none
             following = answer["metadata"].get("continue")
             if not following:
                 return found
