@@ -138,7 +138,7 @@ class Cluster:
     async def _post(self, subject: Subject, event: Event) -> None:
         """An event that was told already is not told again: its name is made of what it says."""
         key, now = subject.key, times.write(datetime.datetime.now(times.UTC))
-        digest = hashlib.sha256(f"{subject.uid} {event.reason} {event.message}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{subject.uid} {subject.status.attempt} {event.reason} {event.message}".encode()).hexdigest()[:16]
         regarding = {"apiVersion": names.API_VERSION, "kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": subject.uid}
         body = {
             "metadata": {"name": f"{key.name}.{digest}", "namespace": key.namespace},

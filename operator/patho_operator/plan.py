@@ -44,3 +44,10 @@ class Plan:
     def consequential(self) -> bool:
         """Whether it must rest on a live look rather than on an index that may be old."""
         return bool(self.deletes or self.creates or self.terminal or self.ends_attempt)
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        verbs = [f"create {m['kind']} {m['metadata']['name']}" for m in self.creates]
+        verbs += [f"delete {d.kind} {d.name}" for d in self.deletes]
+        verbs += [f"write {', '.join(self.status)}"] if self.status else []
+        return "; ".join(verbs) or "nothing to do"

@@ -63,7 +63,7 @@ def _decide_invalid(s: Situation) -> Step:
     """The specification cannot be read: what runs goes on, nothing new starts."""
     if s.job is not None and s.job.complete and s.quiet:
         return Step("Succeed")
-    return Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals)) if s.quiet else Step("Hold", "InvalidSpec")
+    return Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals)) if s.quiet else Step("Hold", "InvalidSpec", seconds=WATCHING_SECONDS)
 
 
 def _decide_failure(s: Situation, verdict: attempts.Verdict) -> Step | None:
@@ -128,13 +128,15 @@ def _beginning(s: Situation) -> tuple[str, str]:
 
 
 def _after_the_end(s: Situation) -> Plan:
-    """Terminal stays terminal; only the time to live is left to watch."""
+    """Terminal stays terminal; a later specification is seen, and the time to live is watched."""
+    generation = s.subject.generation
+    patch = {"observedGeneration": generation} if s.subject.status.observed_generation != generation else None
     ttl, end = s.policy.ttl_seconds_after_finished, times.parse(s.subject.status.completion_time)
     if ttl is None or end is None:
-        return Plan()
+        return Plan(status=patch)
     left = ttl - times.seconds_between(end, s.now)
     if left > 0:
-        return Plan(requeue_seconds=left)
+        return Plan(status=patch, requeue_seconds=left)
     key = s.subject.key
     return Plan(deletes=(Delete(key.kind, key.namespace, key.name, s.subject.uid, "Background"),), requeue_seconds=SETTLING_SECONDS)
 

@@ -61,6 +61,7 @@ class Worker:
         if view is None:
             self._forget(key)
             return None
+        log.debug("%s %s/%s: %s", *key, view.plan)
         return await self._execute(key, view)
 
     async def _view(self, key: Key, *, live: bool) -> View | None:

@@ -170,9 +170,10 @@ def test_terminal_stays_terminal():
     body = started(make_pretrain())
     body = after(body, plan_for(body, [make_job(body, conditions=[COMPLETE])], [make_pod(body, exit_code=0)]))
     body["spec"]["training"]["steps"] = 2000
+    body["metadata"]["generation"] = 2
     plan = plan_for(body)
     assert not plan.creates
-    assert plan.status is None
+    assert plan.status == {"observedGeneration": 2}
 
 
 def test_a_changed_specification_is_a_new_attempt_that_is_not_counted():
