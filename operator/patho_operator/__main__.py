@@ -159,7 +159,8 @@ def run() -> None:
     """The process."""
     known = settings.parse()
     logging.basicConfig(level=known.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty, level in (("kopf", logging.WARNING), ("kubernetes", logging.INFO)):  # the client logs whole bodies
+        logging.getLogger(chatty).setLevel(level)
     try:
         asyncio.run(_main_or_exit(known))
     except KeyboardInterrupt:
