@@ -58,14 +58,15 @@ def test_progress_is_served_while_it_runs(undisturbed):
     assert undisturbed[0]["/healthz"] == b"ok\n"
 
 
-def test_a_run_that_is_killed_and_stopped_is_the_same_run_bit_by_bit(undisturbed, tmp_path):
+def test_a_run_that_is_killed_in_a_save_and_stopped_later_is_the_same_run_bit_by_bit(undisturbed, tmp_path):
     wanted, seen = spec(tmp_path), []
     with runs.pod(wanted, tmp_path) as pod:
-        pod.wait_for(lambda now: now.step >= 3)
+        pod.wait_for(lambda now: now.stage == "Saving" and now.step >= 4)
         pod.kill()
         seen += runs.steps(pod.space)
+    assert checkpoint.latest(wanted.checkpoints.url, storage.Bucket()).step >= 2
     with runs.pod(wanted, tmp_path) as pod:
-        pod.wait_for(lambda now: now.step >= 5)
+        pod.wait_for(lambda now: now.step >= 6)
         pod.popen.terminate()
         code, words = pod.end()
         assert (code, words.reason) == (143, "Stopped")
@@ -75,19 +76,6 @@ def test_a_run_that_is_killed_and_stopped_is_the_same_run_bit_by_bit(undisturbed
         assert pod.end()[0] == 0
         seen += runs.steps(pod.space)
     assert by_step(seen) == undisturbed[3]
-
-
-def test_a_kill_during_a_save_leaves_the_checkpoint_before(undisturbed, tmp_path):
-    wanted = spec(tmp_path)
-    with runs.pod(wanted, tmp_path) as pod:
-        pod.wait_for(lambda now: now.stage == "Saving" and now.step >= 4)
-        pod.kill()
-    saved = checkpoint.latest(wanted.checkpoints.url, storage.Bucket())
-    assert saved.step >= 2
-    with runs.pod(wanted, tmp_path) as pod:
-        assert pod.end()[0] == 0
-        steps = by_step(runs.steps(pod.space))
-    assert steps == {step: entry for step, entry in undisturbed[3].items() if step > saved.step}
 
 
 def test_a_killed_worker_is_restarted_in_place_and_counted(undisturbed, tmp_path):
@@ -117,8 +105,13 @@ def test_a_lost_pod_is_replaced_and_the_gang_goes_on(undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "code", "reason", "sentence"),
     [
-        ({"model__architecture": "vit_smal_patch16_224"}, 40, "InvalidConfiguration", "did you mean vit_small_patch16_224"),
-        ({"slides__source": "/nowhere/"}, 41, "DataNotFound", "/nowhere/"),
+        (
+            {"model__architecture": "vit_smal_patch16_224", "compute__processesPerNode": 1},
+            40,
+            "InvalidConfiguration",
+            "did you mean vit_small_patch16_224",
+        ),
+        ({"slides__source": "/nowhere/", "compute__processesPerNode": 1}, 41, "DataNotFound", "/nowhere/"),
         ({"training__learningRate": 1e30, "training__warmupSteps": 0}, 42, "Diverged", "training.learningRate"),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
 
-from patho_api import status
+from patho_api import names, status
 from patho_trainer import distributed, errors, fencing, progress
 from patho_trainer.data import storage, urls
 from patho_trainer.models import init, vit
@@ -44,16 +44,11 @@ class Place:
     scratch: pathlib.Path
 
 
-def folder(root: str, step: int) -> str:
-    """The folder of the checkpoint after `step` steps."""
-    return urls.join(root, f"step-{step:08d}")
-
-
 def complete(root: str, bucket: storage.Bucket) -> list[status.CheckpointRef]:
     """The complete checkpoints of a run, oldest first."""
     markers = [o.url for o in bucket.list(urls.join(root, "")) if o.url.endswith("/" + MARKER)]
     steps = sorted(int(match[1]) for match in map(FOLDER.search, markers) if match)
-    return [status.CheckpointRef(step=step, url=folder(root, step)) for step in steps]
+    return [status.CheckpointRef(step=step, url=names.checkpoint_url(root, step)) for step in steps]
 
 
 def latest(root: str, bucket: storage.Bucket) -> status.CheckpointRef | None:
@@ -68,6 +63,16 @@ def config(url: str, bucket: storage.Bucket) -> dict[str, Any]:
     return found
 
 
+def resolve(url: str, bucket: storage.Bucket) -> str:
+    """The folder of the checkpoint at `url`, or of the newest one of the run at `url`. Raises DataNotFound where there is none."""
+    if bucket.exists(urls.join(url, MARKER)):
+        return url
+    newest = latest(url, bucket)
+    if newest is None:
+        raise errors.DataNotFound(f"{url} holds no complete checkpoint (no {MARKER}): give a step's folder, or wait for the first one")
+    return newest.url
+
+
 def load_backbone(url: str, bucket: storage.Bucket, architecture: str = "") -> tuple[vit.Backbone, dict[str, Any]]:
     """A backbone and its config.json from the checkpoint at `url`, the newest one of the run at `url`, or a file of weights.
 
@@ -80,11 +85,7 @@ def load_backbone(url: str, bucket: storage.Bucket, architecture: str = "") -> t
         backbone = vit.create(architecture)
         init.load(backbone, bucket.read(url), url)
         return backbone, {}
-    if not bucket.exists(urls.join(url, MARKER)):
-        newest = latest(url, bucket)
-        if newest is None:
-            raise errors.DataNotFound(f"{url} holds no complete checkpoint (no {MARKER}): give a step's folder, or wait for the first one")
-        url = newest.url
+    url = resolve(url, bucket)
     facts = config(url, bucket)
     backbone = vit.create(facts["architecture"], img_size_px=facts["imageSizePx"])
     init.load(backbone, bucket.read(urls.join(url, TEACHER)), urls.join(url, TEACHER))
@@ -97,7 +98,7 @@ def save(place: Place, world: distributed.World, step: int, state: State, teache
 
     A checkpoint of this step that is already complete stays as it is. Raises Superseded in every process when a newer one writes here.
     """
-    url = folder(place.root, step)
+    url = names.checkpoint_url(place.root, step)
     if distributed.on_first(world, lambda: _may_write(place, url)):
         files = _write_state(place, world, urls.join(url, _state_name(place)), state)
         distributed.on_first(world, lambda: _finish(place, url, step, files, teacher, facts))

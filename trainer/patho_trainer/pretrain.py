@@ -12,7 +12,7 @@ from torch.nn import parallel
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
-from patho_trainer.data import augment, catalog, index, stream
+from patho_trainer.data import augment, catalog, index, storage, stream
 from patho_trainer.methods import dino
 from patho_trainer.models import vit
 
@@ -65,8 +65,7 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
     """The slide index: the version that the run is pinned to, else built or brought up to date by all processes together."""
     spec = ctx.spec.slides
     if newest is not None:
-        version = checkpoint.config(newest.url, ctx.place.bucket)["indexVersion"]
-        return index.load(spec.index, version=version, bucket=ctx.slides)
+        return _pinned(ctx, newest)
 
     def watch(done: int, total: int) -> None:
         """`done` and `total` are this process's slides: the others' shares are about as large."""
@@ -84,6 +83,18 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         barrier=distributed.barrier,
         progress=watch,
     )
+
+
+def _pinned(ctx: context.Context, newest: status.CheckpointRef) -> catalog.Catalog:
+    """The version of the index that a checkpoint was trained on: with another one the patches would not go on as they were."""
+    version = checkpoint.config(newest.url, ctx.place.bucket)["indexVersion"]
+    try:
+        return index.load(ctx.spec.slides.index, version=version, bucket=ctx.slides)
+    except storage.NotFound as error:
+        raise errors.DataNotFound(
+            f"spec.slides.index: {ctx.spec.slides.index} no longer holds version {version}, which {newest.url} was trained on: "
+            "restore the index, or begin anew with another checkpoints.url"
+        ) from error
 
 
 def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: stream.Stats) -> stream.Batches:
