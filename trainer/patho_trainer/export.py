@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from patho_api import common
-from patho_trainer import checkpoint, errors
+from patho_trainer import checkpoint
 from patho_trainer.data import storage, urls
 
 CARD = """\
@@ -37,7 +37,7 @@ def export(url: str, folder: pathlib.Path, storage_spec: common.Storage) -> list
     Returns the paths. Raises DataNotFound where there is no complete checkpoint.
     """
     bucket = storage.Bucket(storage_spec)
-    step_url = _step(url, bucket)
+    step_url = checkpoint.resolve(url, bucket)
     facts = checkpoint.config(step_url, bucket)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
@@ -68,12 +68,3 @@ def model_card(facts: dict[str, Any], url: str, weights: str) -> str:
         seed=spec["training"]["seed"],
         url=url,
     )
-
-
-def _step(url: str, bucket: storage.Bucket) -> str:
-    if bucket.exists(urls.join(url, checkpoint.MARKER)):
-        return url
-    newest = checkpoint.latest(url, bucket)
-    if newest is None:
-        raise errors.DataNotFound(f"{url} holds no complete checkpoint: give the folder of a step, or the run's checkpoints.url")
-    return newest.url

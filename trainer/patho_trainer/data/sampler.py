@@ -81,9 +81,10 @@ def chosen(catalog: catalogs.Catalog, spec: pretrain.PretrainSpec) -> tuple[int,
         )
     kept = [i for i, slide in enumerate(catalog.slides) if column not in slide.flags and fields.offers(slide, spec.patches)]
     if not kept:
+        example = "".join(f", such as {slide.url}: {slide.message}" for slide in catalog.rejected[:1])
         raise errors.DataNotFound(
-            f"spec.slides: none of the {len(catalog.slides) + len(catalog.rejected)} slides of the index can be used "
-            "(unreadable, no tissue, no wanted magnification, or excluded); `patho index` says why for each"
+            f"spec.slides: none of the {len(catalog.slides) + len(catalog.rejected)} slides of the index can be used (unreadable, no "
+            f"tissue, no wanted magnification, or excluded){example}; `patho index` says why for each"
         )
     return tuple(kept[: math.ceil(spec.slides.fraction * len(kept) - 1e-9)])
 

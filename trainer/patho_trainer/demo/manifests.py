@@ -5,7 +5,7 @@ from typing import Any
 from patho_api import common, names
 
 RUN = "demo"
-STEPS = 60
+STEPS = 48
 BATCH = 24
 PATCH_PX = 128
 
@@ -18,16 +18,19 @@ def pretrain(storage: common.Storage, steps: int) -> dict[str, Any]:
         "metadata": {"name": RUN},
         "spec": {
             "method": "DINO",
-            "model": {"architecture": "vit_tiny_patch16_224"},
+            "model": {"architecture": "test_vit"},
             "slides": {"source": "s3://demo/slides/", "index": "s3://demo/index", "storage": _storage(storage)},
             "patches": {"sizePx": PATCH_PX, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}, {"mpp": 2.0}], "windowSteps": 4},
             "training": {
                 "steps": steps,
                 "batchSize": BATCH,
                 "precision": "Float32",
+                # a teacher that follows in tens of steps and is sharp enough not to end up uniform: one slide has little to tell apart
                 "learningRate": 5e-4,
-                "teacherMomentum": 0.98,
-                "prototypes": 1024,
+                "teacherMomentum": 0.96,
+                "teacherTemperatureStart": 0.02,
+                "teacherTemperature": 0.02,
+                "prototypes": 128,
                 "headHiddenWidth": 256,
                 "headBottleneckWidth": 64,
                 "crops": {"globalSizePx": 64, "localSizePx": 32, "localCount": 4},
@@ -49,7 +52,6 @@ def evaluate(storage: common.Storage, checkpoint_url: str) -> dict[str, Any]:
             "model": {"url": checkpoint_url},
             "tasks": [{"name": "PatchClassification", "data": "s3://demo/labelled", "label": "tissue"}],
             "runs": 5,
-            "maxSteps": 1000,
             "imageSizePx": 64,
             "results": "s3://demo/evals/demo",
             "storage": _storage(storage),

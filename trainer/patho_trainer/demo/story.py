@@ -67,7 +67,7 @@ def _write(path: pathlib.Path, manifest: dict[str, object]) -> resource.Resource
 def _train(run: resource.Resource, folder: pathlib.Path, bucket: store.Store, console: rich.console.Console) -> report.LastWords:
     past = checkpoint.latest(inspection.pretrain_spec(run).checkpoints.url, bucket.bucket)
     console.print(
-        "Training with two processes: DINO, a tiny ViT, patches at 20x, 10x and 5x read online"
+        "Training with two processes: DINO, a tiny ViT (test_vit of timm), patches at 20x, 10x and 5x read online"
         + (f"; going on from step {past.step}" if past else "")
     )
     kept = 0
