@@ -5,8 +5,9 @@ A *refusal* stops the run before anything starts (exit code 40, condition Failed
 """
 
 from patho_api.evaluate import EvalSpec
-from patho_api.pretrain import PretrainSpec
+from patho_api.pretrain import PretrainSpec, Training
 
+DINOV2_ONLY = ("koleoWeight", "ibotWeight", "maskProbability", "maskRatio", "centering")
 TASKS = ("MHIST", "PatchClassification")
 
 
@@ -17,10 +18,24 @@ def refusals(spec: PretrainSpec | EvalSpec) -> list[str]:
 
 def notes(spec: PretrainSpec | EvalSpec) -> list[str]:
     """Fields that were set and have no effect in this release."""
+    return _pretrain_notes(spec) if isinstance(spec, PretrainSpec) else _eval_notes(spec)
+
+
+def _pretrain_notes(spec: PretrainSpec) -> list[str]:
     found = []
-    if isinstance(spec, PretrainSpec) and spec.evaluations:
+    if spec.evaluations:
         found.append("spec.evaluations has no effect yet: apply a PathoEval for the checkpoints you want scored")
+    if spec.method == "DINO":
+        defaults, set_here = Training().dump(), spec.training.dump()
+        strange = [name for name in DINOV2_ONLY if set_here[name] != defaults[name]]
+        found += [f"spec.training.{name} has no effect with method DINO: remove it" for name in strange]
     return found
+
+
+def _eval_notes(spec: EvalSpec) -> list[str]:
+    if spec.model.pretrain is None or spec.model.pretrain.checkpoint != "Best":
+        return []
+    return ["spec.model.pretrain.checkpoint: nothing names a best checkpoint yet, so Best waits for ever: use Latest or a step"]
 
 
 def _pretrain_refusals(spec: PretrainSpec) -> list[str]:

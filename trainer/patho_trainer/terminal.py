@@ -53,7 +53,8 @@ class ProgressView:
         if now.stage == stage and time.monotonic() - when < PLAIN_SECONDS:
             return
         self._last = (now.stage, time.monotonic())
-        self._console.print(f"{now.stage:<10} {now.step}/{now.total_steps}  {facts(now)}", highlight=False)
+        count = f"{now.step:,}/{now.total_steps:,}" if now.total_steps else ""
+        self._console.print(f"{now.stage:<10} {count:<9}  {facts(now)}".rstrip(), highlight=False)
 
 
 class Counter:

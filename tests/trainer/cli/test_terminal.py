@@ -33,5 +33,5 @@ def test_without_a_terminal_a_stage_is_one_plain_line():
         view.show(make_report(stage="Indexing", step=1))
         view.show(make_report(stage="Indexing", step=2))
         view.show(make_report(step=3, loss=1.0))
-    assert out.getvalue().splitlines() == ["Indexing   1/9  ", "Training   3/9  loss 1.000"]
+    assert out.getvalue().splitlines() == ["Indexing   1/9", "Training   3/9        loss 1.000"]
     assert "\x1b" not in out.getvalue()

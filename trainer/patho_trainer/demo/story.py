@@ -76,7 +76,8 @@ def _train(run: resource.Resource, folder: pathlib.Path, bucket: store.Store, co
         def watch(now: report.ProgressReport) -> None:
             nonlocal kept
             view.show(now)
-            _keep_metrics(folder)
+            if now.stage == "Training":
+                _keep_metrics(folder)
             if now.checkpoint and now.checkpoint.step != kept:
                 kept = now.checkpoint.step
                 bucket.save()

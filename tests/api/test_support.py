@@ -1,0 +1,51 @@
+"""What this release does not do is said, field by field."""
+
+import pytest
+
+from patho_api import evaluate, pretrain, support
+
+BASE = {"slides": {"source": "s3://a/", "index": "s3://b"}, "checkpoints": {"url": "s3://c", "everySteps": 10}}
+EVALUATION = {"name": "bach", "everySteps": 10, "template": {"tasks": [{"name": "BACH", "data": "s3://d"}]}}
+
+
+def make_pretrain(**spec):
+    return pretrain.PretrainSpec.model_validate(BASE | spec)
+
+
+def make_eval(**spec):
+    base = {"model": {"timm": "a.b"}, "tasks": [{"name": "MHIST", "data": "s3://d"}], "results": "s3://r"}
+    return evaluate.EvalSpec.model_validate(base | spec)
+
+
+@pytest.mark.parametrize("spec", [make_pretrain(), make_eval()])
+def test_a_plain_specification_is_supported_whole(spec):
+    assert support.refusals(spec) == []
+    assert support.notes(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (make_pretrain(method="DINOv2"), "spec.method"),
+        (make_pretrain(slides=BASE["slides"] | {"foreground": {"method": "Masks", "masksUrl": "s3://m/{id}.png"}}), "foreground.method"),
+        (make_pretrain(training={"augmentation": {"hed": True}}), "augmentation.hed"),
+        (make_eval(tasks=[{"name": "BACH", "data": "s3://d"}]), "spec.tasks: BACH"),
+        (make_eval(compute={"nodes": 2}), "spec.compute"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_the_field(spec, field):
+    (sentence,) = support.refusals(spec)
+    assert field in sentence
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (make_pretrain(evaluations=[EVALUATION]), "spec.evaluations"),
+        (make_pretrain(training={"koleoWeight": 0.5}), "spec.training.koleoWeight"),
+        (make_eval(model={"pretrain": {"name": "a", "checkpoint": "Best"}}), "spec.model.pretrain.checkpoint"),
+    ],
+)
+def test_what_has_no_effect_is_noted_with_the_field(spec, field):
+    (sentence,) = support.notes(spec)
+    assert sentence.startswith(field)
