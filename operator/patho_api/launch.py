@@ -81,5 +81,5 @@ def _environment(resource: Resource, attempt: int) -> dict[str, str]:
 
 def _resource(spec: PretrainSpec | EvalSpec) -> specs.Resource:
     """torchx' view of the pod's size, for schedulers that place by it; 0 means unset."""
-    limits = spec.compute.resources.limits
-    return specs.Resource(cpu=-1, gpu=int(limits.get("nvidia.com/gpu", "0")), memMB=-1)
+    gpus = spec.compute.resources.limits.get("nvidia.com/gpu", "0")
+    return specs.Resource(cpu=-1, gpu=int(gpus) if gpus.isdigit() else 0, memMB=-1)

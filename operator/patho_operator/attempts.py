@@ -72,7 +72,7 @@ def _edited(s: Situation) -> Verdict | None:
 
 
 def _index_backoff(s: Situation) -> Verdict | None:
-    for index, failures in _down(s) if s.running < s.needed else ():
+    for index, failures in () if s.gathered else _down(s):
         delay_seconds = JOB_BACKOFF_SECONDS * 2 ** (failures - 1)
         if delay_seconds > MAX_INDEX_BACKOFF_SECONDS:
             message = f"index {index} failed {failures} times and would wait {delay_seconds} s: a new attempt is quicker"
@@ -84,18 +84,20 @@ def _not_placed(s: Situation) -> Verdict | None:
     """A gang only partly placed gives its nodes back: two such gangs would wait for each other for ever."""
     waiting = [p for p in s.pods if p.live and not p.scheduled and p.trouble]
     placed = sum(p.live and p.scheduled for p in s.pods)
-    if not waiting or not placed or s.running >= s.needed:
+    never_made = s.current.parallelism - len({p.index for p in s.pods})  # a quota or a webhook refuses them
+    if not placed or s.gathered or not (waiting or never_made > 0):
         return None
-    oldest = min(waiting, key=lambda p: p.created)
+    oldest = min(waiting or s.pods, key=lambda p: p.created)
     waited = times.seconds_between(oldest.created, s.now)
     if waited < s.policy.placement_timeout_seconds:
         return None
-    message = f"{placed} of {s.compute.nodes} nodes placed for {times.short(waited)}: {oldest.trouble}"
+    why = oldest.trouble or "the other pods cannot be made (quota or admission)"
+    message = f"{placed} of {s.compute.nodes} nodes placed for {times.short(waited)}: {why}"
     return Verdict("Replace", "PlacementTimeout", message)
 
 
 def _not_reformed(s: Situation) -> Verdict | None:
-    if s.running >= s.needed:
+    if s.gathered:
         return None
     for index, since in _lost(s):
         if times.seconds_between(since, s.now) >= s.policy.reform_timeout_seconds:
@@ -107,7 +109,7 @@ def _not_reformed(s: Situation) -> Verdict | None:
 def _stalled(s: Situation) -> Verdict | None:
     """No new step while all pods run. Unknown, and therefore no stall, until rank 0 has reported at least once."""
     seen = s.observed.seen
-    if seen is None or s.running < s.needed:
+    if seen is None or not s.gathered:
         return None
     gathered = max((p.started or p.created for p in s.pods if p.running), default=seen.step_since)
     silent = times.seconds_between(max(seen.step_since, gathered), s.now)

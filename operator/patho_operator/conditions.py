@@ -4,6 +4,7 @@ Each aspect is a small function that returns (status, reason, message); the mess
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 from patho_api import names
@@ -15,6 +16,7 @@ from patho_operator.subject import Status
 
 Aspect = tuple[str, str, str]
 REFUSALS = ("Refused", "InvalidSpec")  # a better specification revives the run
+CAMEL = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}")
 NOT_FOR_EVALS = ("Collapsed",)
 
 
@@ -43,7 +45,7 @@ def render(s: Situation, step: Step, new: Status) -> list[Condition]:
         status, reason, message = ASPECTS[kind](View(s, step, new))
         before = old.get(kind)
         since = before.last_transition_time if before and before.status == status else times.write(s.now)
-        fields = {"type": kind, "status": status, "reason": reason, "message": message[:4096]}
+        fields = {"type": kind, "status": status, "reason": _camel(reason), "message": message[:4096]}
         rendered.append(Condition(**fields, observed_generation=s.subject.generation, last_transition_time=since))
     return rendered
 
@@ -68,10 +70,15 @@ def phase(s: Situation, step: Step) -> str:
 def _phase_of_attempt(s: Situation) -> str:
     if s.current.suspended:
         return "Queued"
-    if s.running >= s.needed:
+    if s.gathered:
         return "Running"
     ran_before = s.attempt > 1 or any(not p.live for p in s.pods) or any(p.earlier_failures for p in s.pods)
     return "Restarting" if ran_before else "Starting"
+
+
+def _camel(reason: str) -> str:
+    """A reason as the API wants it: webhooks and schedulers put whole sentences there."""
+    return reason if CAMEL.fullmatch(reason) else "Denied"
 
 
 def _admitted(v: View) -> Aspect:
@@ -104,7 +111,7 @@ def _fully_supported(v: View) -> Aspect:
 def _running(v: View) -> Aspect:
     if v.step.kind == "Keep":
         count = f"{v.facts.running} of {v.facts.compute.nodes} pods run"
-        if v.facts.running >= v.facts.needed:
+        if v.facts.gathered:
             return "True", "Running", count
         return trouble.not_running(v.facts, count)
     if v.step.kind == "Begin":
@@ -118,7 +125,7 @@ def _stalled(v: View) -> Aspect:
         return "True", "Stalled", v.step.message or "no new step"
     if v.step.kind == "Keep" and v.facts.observed.seen:
         return "False", "Progressing", f"no new step for {v.facts.policy.stall_timeout_seconds} s would restart the gang"
-    if v.step.kind == "Keep" and v.facts.running >= v.facts.needed:
+    if v.step.kind == "Keep" and v.facts.gathered:
         port = names.PORT_METRICS
         return "Unknown", "NoReport", f"rank 0 has not answered on port {port} yet, and a stall would not be seen: check network policies"
     return "Unknown", "NotRunning", "nothing runs"

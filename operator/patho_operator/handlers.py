@@ -94,7 +94,9 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
             queue.add(each)
 
     async def child_changed(body: Any, **_: Any) -> None:
-        queue.add(_run_key(body))
+        key = _run_key(body)
+        if key.kind in names.PLURALS:  # anybody may put our labels on a pod
+            queue.add(key)
 
     kopf.on.login(registry=registry)(login)
     kopf.on.startup(registry=registry)(remember)

@@ -31,7 +31,9 @@ def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
     # Rank 0 counts rendezvous rounds since its pod started; each later loss of a pod is one of them.
     since = host.created if host else observed.EPOCH
     later = [group for group in groups if group[0].end >= since]
-    in_place = seen.report.restarts - len(later) if seen else 0
+    # A pod that was evicted is gone from the list once it is replaced; its replacement carries the loss in its annotations.
+    replaced = sum(p.earlier_failures for p in pods if p.index != 0 and p.phase != "Failed")
+    in_place = seen.report.restarts - max(len(later), replaced) if seen else 0
     return Counts(job.before.restarts + len(faults) + max(0, in_place), job.before.disruptions + disruptions)
 
 

@@ -33,10 +33,11 @@ def ignored(over: Any, result: Any, path: str = "") -> Iterator[str]:
 
 
 def without_named(template: Mapping[str, Any], field: str, taken: set[str]) -> dict[str, Any]:
-    """A pod template whose spec's list `field` lacks the elements with these names."""
+    """A pod template whose spec's list `field` lacks the elements with these names, and those without any: they would replace ours."""
     spec = dict(template.get("spec") or {})
-    if field in spec:
-        spec[field] = [item for item in spec[field] if item.get("name") not in taken]
+    kept = [item for item in spec.pop(field, None) or [] if isinstance(item, Mapping) and item.get("name", "") not in {"", *taken}]
+    if kept:
+        spec[field] = kept
     return {**template, "spec": spec}
 
 

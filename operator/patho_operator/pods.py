@@ -25,6 +25,7 @@ def template(resource: Resource, *, attempt: int, image: str, run_id: str, label
     owned = _owned(resource, _role(resource, attempt, image, run_id), labels, host)
     volumes = {volume["name"] for volume in owned["spec"]["volumes"]}
     wanted = overlay.without_named(resource.spec.compute.pod_template, "volumes", volumes)
+    wanted = overlay.without_named(wanted, "containers", set())
     merged: Manifest = overlay.merge(overlay.merge(_defaults(resource), wanted), owned)
     return merged
 

@@ -4,6 +4,7 @@ from patho_api.report import ProgressReport
 from patho_api.status import Progress
 from patho_operator import times
 
+COUNTING_STEPS = ("Loading", "Training", "Saving")  # stages whose count is training steps
 LABELS = {"Indexing": "INDEX ", "Evaluating": "EVAL ", "Loading": "LOAD "}  # a bare count means training steps
 
 
@@ -31,7 +32,7 @@ def at_rest(last: Progress | None, step: int | None) -> Progress | None:
     """Progress of a run that does not run: what was reached stays, rates and estimates do not."""
     if last is None:
         return None
-    reached = max(last.step, step or 0) if last.stage == "Training" else last.step
+    reached = max(last.step, step or 0) if last.stage in COUNTING_STEPS else last.step
     reached = min(reached, last.total_steps) if last.total_steps else reached
     percent = 100 * reached // last.total_steps if last.total_steps else 0
     still = {"eta_seconds": None, "eta": "", "rate": "", "wait": "", "images_per_second": None, "data_wait_percent": None}

@@ -188,7 +188,7 @@ def _requeue(s: Situation, step: Step) -> float | None:
     if step.kind in ("Rest", "Refuse"):
         return None
     if step.kind == "Keep":
-        return min(WATCHING_SECONDS, *_limits(s)) if s.running >= s.needed else 2 * SETTLING_SECONDS
+        return min(WATCHING_SECONDS, *_limits(s)) if s.gathered else 2 * SETTLING_SECONDS
     return step.seconds or SETTLING_SECONDS
 
 

@@ -81,6 +81,11 @@ class Situation:
         return sum(p.running for p in self.pods)
 
     @property
+    def gathered(self) -> bool:
+        """Enough pods run to train, and index 0, which hosts the rendezvous, is one of them."""
+        return self.running >= self.needed and any(p.index == 0 and p.running for p in self.pods)
+
+    @property
     def quiet(self) -> bool:
         """Nothing of the run holds or may come to hold a node's resources."""
         return not any(p.live for p in self.observed.pods) and all(j.finished for j in self.observed.jobs)

@@ -48,7 +48,7 @@ def lingering(s: Situation) -> str:
 def worth_asking(subject: Subject, observed: Observed, now: Time) -> tuple[str, ...]:
     """Uids of the Job and a pod whose events may say why an attempt does not come up; empty if all is well or already known."""
     s = Situation(subject, observed, now)
-    if s.subject.resource is None or s.job is None or s.job.finished or s.job.suspended or s.running >= s.needed:
+    if s.subject.resource is None or s.job is None or s.job.finished or s.job.suspended or s.gathered:
         return ()
     stuck = [p for p in s.pods if p.live and not p.running and times.seconds_between(p.created, now) >= PATIENCE_SECONDS]
     missing = not s.pods and times.seconds_between(s.job.created, now) >= PATIENCE_SECONDS

@@ -44,6 +44,11 @@ def test_a_job_that_the_server_refuses_is_tried_again_later_and_is_no_attempt():
     assert condition(after(make_pretrain(), plan), "Admitted")[1] == "Invalid"
 
 
+def test_a_sentence_in_the_place_of_a_reason_is_no_reason():
+    plan = plan_for(make_pretrain(), problem=Problem("images must be signed!", "Job cannot be made: images must be signed"))
+    assert condition(after(make_pretrain(), plan), "Admitted")[1:] == ("Denied", "Job cannot be made: images must be signed")
+
+
 def test_a_refused_specification_fails_without_a_job_and_a_better_one_revives_it():
     body = make_pretrain()
     body["spec"]["method"] = "DINOv2"

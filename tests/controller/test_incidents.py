@@ -51,5 +51,9 @@ def test_a_lost_pod_is_not_counted_again_as_a_rendezvous_round():
     assert count(running(0), failed(1, 100, 143), report=make_report(restarts=1)) == (0, 1)
 
 
+def test_an_evicted_pod_that_is_gone_is_not_counted_as_a_rendezvous_round():
+    assert count(running(0), running(1, 110, failures=1), report=make_report(restarts=1)) == (0, 0)
+
+
 def test_rounds_before_index_0_was_replaced_are_not_counted_from_its_new_report():
     assert count(failed(0, 100), failed(1, 104), running(0, 110, failures=1), report=make_report(restarts=1)) == (2, 0)

@@ -152,6 +152,17 @@ def test_what_the_operator_owns_cannot_be_overridden_and_is_said(overlay, path):
     assert any(path in note and "the operator owns it" in note for note in subject.parse(body).notes)
 
 
+@pytest.mark.parametrize("field", [None, [], [{"image": "other"}]])
+def test_an_overlay_without_names_takes_nothing_away(field):
+    container = container_of(podTemplate={"spec": {"containers": field, "volumes": None}}, resources={"limits": {"nvidia.com/gpu": "8"}})
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_fraction_of_a_gpu_is_for_the_api_server_to_refuse():
+    assert container_of(resources={"limits": {"nvidia.com/gpu": "500m"}})["resources"]["limits"] == {"nvidia.com/gpu": "500m"}
+
+
 def without_spec(template):
     """The template without the specification in its environment, whose order does not matter."""
     container = template["spec"]["containers"][0]

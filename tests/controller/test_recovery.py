@@ -49,6 +49,9 @@ def crash(body, index, seconds, failures=0):
         (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, unschedulable="0/3 nodes")], 899, ""),
         (TWO, lambda b: [make_pod(b, 0), make_pod(b, 1, unschedulable="0/3 nodes")], 900, "PlacementTimeout"),
         (TWO, lambda b: [make_pod(b, n, unschedulable="0/3 nodes") for n in (0, 1)], 9000, ""),
+        (TWO, lambda b: [make_pod(b, 0)], 899, ""),  # a quota refuses the other
+        (TWO, lambda b: [make_pod(b, 0)], 900, "PlacementTimeout"),
+        (ELASTIC, lambda b: [make_pod(b, 0, unschedulable="0/3 nodes"), make_pod(b, 1)], 900, "PlacementTimeout"),  # index 0 hosts
     ],
 )
 def test_a_gang_that_does_not_come_together_again_is_replaced(body, pods, seconds, reason):

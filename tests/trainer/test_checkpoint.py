@@ -101,11 +101,13 @@ def test_the_newest_checkpoints_are_kept(root, bucket):
         (["r/step-00000010/x", "r/step-00000020/COMPLETE.json"], 1, ["r/step-00000010/x"]),  # a save that was cut off
         (["r/step-00000010/COMPLETE.json", "r/step-00000020/COMPLETE.json"], 1, ["r/step-00000010/COMPLETE.json"]),
         (["r/step-00000010/COMPLETE.json", "r/step-00000020/COMPLETE.json"], 2, []),
+        (["r/step-00000100/COMPLETE.json", "r/other/step-00005000/COMPLETE.json"], 1, []),  # another run in a folder below
         (["r/writers/000001-000001.json", "r/verdict-1.json", "r/step-00000020/COMPLETE.json"], 1, []),
     ],
 )
 def test_pruning_spares_the_newest_and_whatever_is_later(objects, keep, doomed):
-    assert checkpoint.superfluous(objects, keep) == doomed
+    found = checkpoint.superfluous("s3://b/r", [f"s3://b/{name}" for name in objects], keep)
+    assert found == [f"s3://b/{name}" for name in doomed]
 
 
 def test_a_newer_attempt_ends_the_older_ones_writing(root, bucket):

@@ -11,7 +11,7 @@ from patho_trainer import checkpoint, errors, preflight, task, workspace
 from patho_trainer.data import storage
 from tests.trainer import runs, servers
 
-pytestmark = pytest.mark.timeout(900)  # a pod imports torch three times
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a pod imports torch three times
 STEPS = 10
 
 

@@ -30,7 +30,7 @@ MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
 CONFIG = "config.json"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
-FOLDER = re.compile(r"/step-(\d{8})/")
+FOLDER = re.compile(r"step-(\d{8})/")
 State = dict[str, Any]
 
 
@@ -47,7 +47,7 @@ class Place:
 def complete(root: str, bucket: storage.Bucket) -> list[status.CheckpointRef]:
     """The complete checkpoints of a run, oldest first."""
     markers = [o.url for o in bucket.list(urls.join(root, "")) if o.url.endswith("/" + MARKER)]
-    steps = sorted(int(match[1]) for match in map(FOLDER.search, markers) if match)
+    steps = sorted(step for url in markers if (step := _step(root, url)) is not None)
     return [status.CheckpointRef(step=step, url=names.checkpoint_url(root, step)) for step in steps]
 
 
@@ -120,17 +120,24 @@ def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
 
     Markers go first, so that no checkpoint is ever half there.
     """
-    doomed = superfluous([o.url for o in bucket.list(urls.join(root, ""))], keep)
+    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep)
     bucket.delete(sorted(doomed, key=lambda url: not url.endswith("/" + MARKER)))
     return doomed
 
 
-def superfluous(objects: Iterable[str], keep: int) -> list[str]:
+def superfluous(root: str, objects: Iterable[str], keep: int) -> list[str]:
     """Which objects of a folder of checkpoints `prune` deletes: never one of the newest complete checkpoint, never anything later."""
-    by_step = [(int(match[1]), url) for url in objects if (match := FOLDER.search(url))]
+    by_step = [(step, url) for url in objects if (step := _step(root, url)) is not None]
     steps = sorted({step for step, url in by_step if url.endswith("/" + MARKER)})
     kept = set(steps[-keep:])
     return [url for step, url in by_step if steps and step < steps[-1] and step not in kept]
+
+
+def _step(root: str, url: str) -> int | None:
+    """The step whose folder in `root` an object lies in; None for anything else, such as the checkpoints of a run in a folder below."""
+    address = urls.parse(root)
+    match = FOLDER.match(url.removeprefix(address.url_of(f"{address.path.rstrip('/')}/".lstrip("/"))))
+    return int(match[1]) if match else None
 
 
 def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
@@ -171,6 +178,9 @@ def _write_state(place: Place, world: distributed.World, url: str, state: State)
 
 
 def _finish(place: Place, url: str, step: int, files: dict[str, int], teacher: bytes, facts: dict[str, Any]) -> None:
+    fencing.check(place.root, place.claim, place.bucket)
+    if not _may_write(place, url):
+        raise fencing.Superseded(f"another process has completed {url} meanwhile: this one stops")
     place.bucket.write(urls.join(url, TEACHER), teacher)
     place.bucket.write(urls.join(url, CONFIG), json.dumps(facts, indent=1).encode())
     fencing.check(place.root, place.claim, place.bucket)

@@ -80,6 +80,7 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         bucket=ctx.slides,
         rank=ctx.world.rank,
         world_size=ctx.world.size,
+        builder=ctx.run_id,
         barrier=distributed.barrier,
         progress=watch,
     )

@@ -115,9 +115,11 @@ def _give_up(error: errors.PathoError, todo: task.Task, spec: pretrain.PretrainS
     if last is None:
         _remember(str(error), space)
         return 1
-    verdict.leave(last, space.verdict)
-    if last.exit_code in names.PERMANENT_EXITS:
-        verdict.publish(last, spec.checkpoints.url, todo.attempt, task.checkpoints_bucket(spec))
+    try:  # the peers first: once the verdict lies here, the agent ends this process
+        if last.exit_code in names.PERMANENT_EXITS:
+            verdict.publish(last, spec.checkpoints.url, todo.attempt, task.checkpoints_bucket(spec))
+    finally:
+        verdict.leave(last, space.verdict)
     return error.exit_code
 
 

@@ -82,15 +82,26 @@ class Copies:
         with self._lock:
             opening = self._opening[key]
         with opening:
+            copy = self._taken(key) or self._fetched(key)
             with self._lock:
-                copy = self._copies.get(key)
-            fresh = copy or self._fetch(url)
-            with self._lock:
-                self._copies[key] = fresh
-                self._copies.move_to_end(key)
-                fresh.users += 1
                 self._opening.pop(key, None)
-        return fresh
+        return copy
+
+    def _taken(self, key: tuple[str, str]) -> _Copy | None:
+        """A copy that is here, in use from this moment on: nobody closes it in between."""
+        with self._lock:
+            copy = self._copies.get(key)
+            if copy:
+                copy.users += 1
+                self._copies.move_to_end(key)
+        return copy
+
+    def _fetched(self, key: tuple[str, str]) -> _Copy:
+        copy = self._fetch(key[0])
+        copy.users = 1
+        with self._lock:
+            self._copies[key] = copy
+        return copy
 
     def _fetch(self, url: str) -> _Copy:
         address = urls.parse(url)

@@ -45,7 +45,7 @@ def explain(error: Exception, url: str, *, proven: bool = False) -> errors.Patho
         return NotFound(f"{url} does not exist: check the bucket and the path")
     if status == 416 or "range was invalid" in text:
         return NotFound(f"{url} is shorter than expected: the object has changed; build the index anew")
-    return _denied(error, text, status, url, proven) or _unusable(text, status, url)
+    return _denied(error, text, status, url, proven) or _unusable(text, status, url, proven)
 
 
 def _denied(error: Exception, text: str, status: int, url: str, proven: bool) -> errors.PathoError | None:
@@ -66,8 +66,8 @@ def _denied(error: Exception, text: str, status: int, url: str, proven: bool) ->
     return None
 
 
-def _unusable(text: str, status: int, url: str) -> errors.PathoError:
-    if status in (301, 307, 400):
+def _unusable(text: str, status: int, url: str, proven: bool) -> errors.PathoError:
+    if status in (301, 307, 400) and not proven and "RequestTimeout" not in text:  # S3 says 400 to an upload that stalled
         return errors.InvalidConfiguration(f"{url}: the server refused the request ({status}): check storage.region and storage.endpoint")
     if "HTTP error" in text and not status:
         return Transient(f"{url}: the server cannot be reached: check storage.endpoint and the network ({_first_line(text)})")

@@ -71,11 +71,13 @@ def build(
     bucket: storage.Bucket | None = None,
     rank: int = 0,
     world_size: int = 1,
+    builder: str = "",
     barrier: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> catalog.Catalog:
     """Bring the index in folder `out` up to date with the slides of `sources` (manifests, globs, folders), and load it.
 
+    `builder` names this build among others of the same slides at the same time (a run's id); their records are shared, their ends are not.
     Called on every rank, with a `barrier` that all of them reach; rank 0 puts the parts together. `progress(done, total)` counts this
     rank's slides. What a damaged slide is rejected for is in `Catalog.rejected`. Raises DataNotFound where there is no slide at all,
     InvalidConfiguration, and Transient where the bucket fails for long: the same call then goes on where it was.
@@ -86,10 +88,10 @@ def build(
     entries, columns = manifest.discover(job.sources, bucket)
     share = [entry for entry in entries if catalog.hash_of(entry.id) % world_size == rank]
     rows = _Rank(job, bucket, rank, world_size).rows(share, progress)
-    bucket.write(_part(job, rank), table.write(rows, {}))
+    bucket.write(_part(job, builder, rank), table.write(rows, {}))
     barrier()
     if rank == 0:
-        _merge(job, bucket, [entry.id for entry in entries], columns, world_size)
+        _merge(job, builder, bucket, [entry.id for entry in entries], columns, world_size)
     barrier()
     return load(out, bucket=bucket, version=json.loads(bucket.read(job.pointer))["version"])
 
@@ -230,17 +232,18 @@ def _known_rows(job: Job, bucket: storage.Bucket) -> tuple[Rows, Rows]:
     except storage.NotFound:
         pass  # the first build
     for info in bucket.list(job.parts):
-        settled.update((row.key, row) for row in table.read(bucket.read(info.url))[0])
+        with contextlib.suppress(storage.NotFound):  # another build of the same index has just ended
+            settled.update((row.key, row) for row in table.read(bucket.read(info.url))[0])
     return settled, recount
 
 
-def _part(job: Job, rank: int) -> str:
-    return f"{job.parts}rank-{rank:05d}.parquet"
+def _part(job: Job, builder: str, rank: int) -> str:
+    return f"{job.parts}rank-{builder}-{rank:05d}.parquet"
 
 
-def _merge(job: Job, bucket: storage.Bucket, ids: Sequence[str], columns: Sequence[str], world_size: int) -> None:
+def _merge(job: Job, builder: str, bucket: storage.Bucket, ids: Sequence[str], columns: Sequence[str], world_size: int) -> None:
     """Put the ranks' rows together; the pointer is written last, so that a kill before it only repeats this."""
-    found = {row.slide.id: row for rank in range(world_size) for row in table.read(bucket.read(_part(job, rank)))[0]}
+    found = {row.slide.id: row for rank in range(world_size) for row in table.read(bucket.read(_part(job, builder, rank)))[0]}
     missing = [each for each in ids if each not in found]
     if missing:
         raise errors.PathoError(f"the source changed while it was indexed: {missing[0]} and {len(missing) - 1} more are new; start again")
@@ -251,7 +254,8 @@ def _merge(job: Job, bucket: storage.Bucket, ids: Sequence[str], columns: Sequen
         bucket.write(urls.join(job.out, "catalogs", f"{facts['version']}.parquet"), data, if_absent=True)
     bucket.write(urls.join(job.out, "catalog.parquet"), data)
     bucket.write(job.pointer, json.dumps({"version": facts["version"]}).encode())
-    bucket.delete(info.url for info in bucket.list(job.parts))
+    bucket.delete(_part(job, builder, rank) for rank in range(world_size))
+    bucket.delete(info.url for info in bucket.list(job.parts) if urls.name(info.url).startswith("tiles-"))
 
 
 def version_of(rows: Sequence[table.Row], wanted: Mapping[str, object], columns: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The demo's bucket: a real S3 server (moto) on the loopback, kept on disk between runs by copying what is new in it."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -45,14 +46,18 @@ class Store:
         """Make `folder` equal to the bucket."""
         now = {o.url.removeprefix(self.url("")): o.etag for o in self.bucket.list(self.url(""))}
         for key in now.keys() - self._saved.keys() | {k for k in now.keys() & self._saved.keys() if now[k] != self._saved[k]}:
-            path = self.folder / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(self.bucket.read(self.url(key)))
-            part.replace(path)
+            self._keep(key)
         for key in self._saved.keys() - now.keys():
             (self.folder / key).unlink(missing_ok=True)
         self._saved = now
+
+    def _keep(self, key: str) -> None:
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        with contextlib.suppress(storage.NotFound):  # the run prunes old checkpoints meanwhile
+            part.write_bytes(self.bucket.read(self.url(key)))
+            part.replace(path)
 
     def _make_bucket(self) -> None:
         client = boto3.client("s3", endpoint_url=self.storage.endpoint, region_name=self.storage.region)
