@@ -58,6 +58,12 @@ def checkpoint_url(root: str, step: int) -> str:
     return f"{root.rstrip('/')}/step-{step:08d}"
 
 
+def best_url(root: str) -> str:
+    """File that names the best checkpoint of a run (`report.BestCheckpoint`): an evaluation's pod writes it, the trainer never deletes
+    what it names. So the operator needs no credentials of the bucket."""
+    return f"{root.rstrip('/')}/best.json"
+
+
 EXIT_DONE: Final = 0
 EXIT_INVALID_CONFIGURATION: Final = 40
 EXIT_NO_DATA: Final = 41

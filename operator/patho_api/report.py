@@ -42,6 +42,21 @@ class ProgressReport(Spec):
     """When this was written."""
 
 
+class BestCheckpoint(Spec):
+    """Content of `names.best_url`: the checkpoint that pruning spares, and why."""
+
+    step: Count
+    """Optimizer steps it holds."""
+    task: Annotated[str, Field(max_length=64)]
+    """Evaluation task that judged it."""
+    metric: Annotated[str, Field(max_length=64)] = ""
+    """What was measured there; higher is better."""
+    score: float
+    """Its mean score."""
+    time: Time
+    """When it was judged."""
+
+
 class LastWords(Spec):
     """Why a pod ended."""
 

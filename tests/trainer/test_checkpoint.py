@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from patho_trainer import checkpoint, distributed, errors, fencing
+from patho_api import report
+from patho_trainer import best, checkpoint, distributed, errors, fencing
 from patho_trainer.data import storage
 
 ALONE = distributed.World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cpu"))
@@ -90,6 +91,34 @@ def test_the_newest_checkpoints_are_kept(root, bucket):
     checkpoint.prune(root, 2, bucket)
     assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 30]
     assert not [o.url for o in bucket.list(root + "/") if "step-00000010" in o.url]
+
+
+def judged(step: int, score: float, task: str = "BACH") -> report.BestCheckpoint:
+    return report.BestCheckpoint(step=step, task=task, metric="balanced_accuracy", score=score, time="2024-04-22T00:00:00Z")
+
+
+def test_the_best_checkpoint_is_kept_too(root, bucket):
+    where = place(root, bucket)
+    for step in (10, 20, 30, 40):
+        save(where, step)
+    assert best.offer(root, judged(20, 0.8), bucket)
+    checkpoint.prune(root, 1, bucket)
+    assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 40]
+
+
+def test_only_a_higher_score_takes_over(root, bucket):
+    offers = [judged(10, 0.7), judged(20, 0.8), judged(30, 0.8), judged(40, 0.6)]
+    assert [best.offer(root, each, bucket) for each in offers] == [True, True, False, False]
+    assert best.found(root, bucket).step == 20
+
+
+def test_where_the_best_cannot_be_known_nothing_is_deleted(root, bucket, capsys):
+    where = place(root, bucket)
+    for step in (10, 20):
+        save(where, step)
+    bucket.write(f"{root}/best.json", b"{")
+    assert checkpoint.prune(root, 1, bucket) == []
+    assert "delete that file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

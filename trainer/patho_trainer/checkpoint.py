@@ -15,14 +15,15 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
+import pydantic
 import torch
 from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
 
 from patho_api import names, status
-from patho_trainer import distributed, errors, fencing, progress
+from patho_trainer import best, distributed, errors, fencing, progress
 from patho_trainer.data import storage, urls
 from patho_trainer.models import init, vit
 
@@ -116,20 +117,28 @@ def load(place: Place, world: distributed.World, url: str, state: State) -> None
 
 
 def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
-    """Delete all but the newest `keep` complete checkpoints, and what cut-off saves left before them. Returns the deleted urls.
+    """Delete all but the newest `keep` complete checkpoints and the best one, and what cut-off saves left before them. Returns the
+    deleted urls.
 
-    Markers go first, so that no checkpoint is ever half there.
+    Markers go first, so that no checkpoint is ever half there. Where the best one cannot be known, nothing is deleted.
     """
-    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep)
+    try:
+        judged = best.found(root, bucket)
+    except pydantic.ValidationError as error:
+        print(f"{names.best_url(root)} cannot be read, so no checkpoint is deleted: delete that file ({error})", flush=True)
+        return []
+    spared = {judged.step} if judged else set()
+    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
     bucket.delete(sorted(doomed, key=lambda url: not url.endswith("/" + MARKER)))
     return doomed
 
 
-def superfluous(root: str, objects: Iterable[str], keep: int) -> list[str]:
-    """Which objects of a folder of checkpoints `prune` deletes: never one of the newest complete checkpoint, never anything later."""
+def superfluous(root: str, objects: Iterable[str], keep: int, spared: Collection[int] = ()) -> list[str]:
+    """Which objects of a folder of checkpoints `prune` deletes: never one of the newest complete checkpoint or of a step in `spared`,
+    never anything later."""
     by_step = [(step, url) for url in objects if (step := _step(root, url)) is not None]
     steps = sorted({step for step, url in by_step if url.endswith("/" + MARKER)})
-    kept = set(steps[-keep:])
+    kept = {*steps[-keep:], *spared}
     return [url for step, url in by_step if steps and step < steps[-1] and step not in kept]
 
 
