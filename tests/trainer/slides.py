@@ -31,6 +31,7 @@ class Recipe:
     tissue: float = 1.0  # share of the width that tissue may cover; 0 is an empty glass
     bigtiff: bool = False
     predictor: bool = False
+    software: str = ""
     seed: int = 0
 
 
@@ -60,11 +61,12 @@ def write(path: pathlib.Path, recipe: Recipe | None = None) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tifffile.TiffWriter(path, bigtiff=recipe.bigtiff) as writer:
         for number, pixels in enumerate(pyramid(recipe)):
-            writer.write(pixels, **_options(recipe, number))
+            writer.write(pixels, **options(recipe, number))
     return path
 
 
-def _options(recipe: Recipe, number: int) -> dict[str, object]:
+def options(recipe: Recipe, number: int) -> dict[str, object]:
+    """What tifffile is told for a level."""
     pixels_a_cm = 10_000 / recipe.mpp / (recipe.sizes[0][0] / recipe.sizes[number][0])
     options: dict[str, object] = {
         "tile": (recipe.tile, recipe.tile),
@@ -73,7 +75,7 @@ def _options(recipe: Recipe, number: int) -> dict[str, object]:
         "predictor": recipe.predictor,
         "subfiletype": 1 if number else 0,
         "metadata": None,
-        "software": False,
+        "software": recipe.software or False,
     }
     if recipe.compression == "jpeg":
         options["compressionargs"] = {"level": 80, "outcolorspace": recipe.stored}
@@ -91,9 +93,9 @@ def scanned(width: int, height: int, downsamples: Sequence[float]) -> tuple[tupl
 
 
 def decoded_levels(path: pathlib.Path) -> list[Pixels]:
-    """Every tiled page decoded whole by tifffile, uint8 RGB: what a level is, whoever reads it."""
+    """Every tiled page, those in sub-directories too, decoded whole by tifffile, uint8 RGB: what a level is, whoever reads it."""
     with tifffile.TiffFile(path) as tiff:
-        pages = [page for page in tiff.pages if page.is_tiled]
+        pages = [sub for page in tiff.pages for sub in (page, *(page.pages or ())) if sub.is_tiled]
         return [_rgb(page) for page in pages]
 
 

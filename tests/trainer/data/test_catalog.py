@@ -41,6 +41,33 @@ def test_a_magnification_comes_from_the_right_level(mpps, wanted, expected):
     assert (found and (found.level, pytest.approx(found.ratio))) == expected
 
 
+# what scanners write -> for 40x, 20x, 10x, 5x: level and ratio, None where it would have to be upsampled
+PYRAMIDS = {"1/2/4/8": (1, 2, 4, 8), "1/4/16": (1, 4, 16), "one level": (1,), "1/4.0001/16.003": (1, 4.0001, 16.003)}
+SCANNED = [
+    (0.2425, "1/2/4/8", [(0, 1), (1, 1), (2, 1), (3, 1)]),
+    (0.2425, "1/4/16", [(0, 1), (0, 2), (1, 1), (1, 2)]),
+    (0.2425, "one level", [(0, 1), (0, 2), (0, 4), (0, 8)]),
+    (0.25, "1/4.0001/16.003", [(0, 1), (0, 2), (1, 1), (1, 2)]),
+    (0.2525, "1/4.0001/16.003", [(0, 1), (0, 2), (1, 1), (1, 2)]),
+    (0.2623, "1/2/4/8", [(0, 1), (1, 1), (2, 1), (3, 1)]),  # 4.9 % off
+    (0.2623, "one level", [(0, 1), (0, 2), (0, 4), (0, 8)]),
+    (0.27, "1/4/16", [None, (0, 0.5 / 0.27), (0, 1 / 0.27), (1, 2 / 1.08)]),  # 8 % off: averaged by a broken ratio
+    (0.33, "1/4/16", [None, (0, 0.5 / 0.33), (0, 3), (1, 2 / 1.32)]),
+    (0.46, "1/2/4/8", [None, (0, 0.5 / 0.46), (1, 1 / 0.92), (2, 2 / 1.84)]),
+    (0.4950, "1/4/16", [None, (0, 1), (0, 2), (1, 1)]),
+    (0.5, "1/2/4/8", [None, (0, 1), (1, 1), (2, 1)]),
+    (0.5, "one level", [None, (0, 1), (0, 2), (0, 4)]),
+    (0.5, "1/4.0001/16.003", [None, (0, 1), (0, 2), (1, 1)]),
+]
+
+
+@pytest.mark.parametrize(("base", "pyramid", "expected"), SCANNED)
+def test_what_scanners_write_serves_the_papers_four_magnifications(base, pyramid, expected):
+    found = [offered([base * d for d in PYRAMIDS[pyramid]], wanted) for wanted in (0.25, 0.5, 1.0, 2.0)]
+    assert [each and (each.level, pytest.approx(each.ratio)) for each in found] == expected
+    assert all(abs(each.mpp / each.wanted_mpp - 1) <= 0.05 / 0.95 for each in found if each)
+
+
 def test_an_offer_carries_the_actual_resolution():
     assert offered((0.2525, 1.01), 0.5).mpp == pytest.approx(0.505)
     assert offered((0.2525,), 0.25).mpp == 0.2525

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from patho_trainer.data import copies, slide, storage, tiff
-from tests.trainer import slides
+from patho_trainer.data import copies, resolution, slide, storage, tiff
+from tests.trainer import formats, slides
 
 
 def inspect(path, mpp=0.0):
@@ -15,10 +15,13 @@ def inspect(path, mpp=0.0):
     return slide.inspect(bucket.head(str(path)), bucket, copies.Copies(bucket), mpp)
 
 
-def ome(size_x, unit="µm"):
+def ome(size_x, unit="µm", size_y=None):
+    pixels = "".join(
+        f' PhysicalSize{axis}="{size}" PhysicalSize{axis}Unit="{unit}"' for axis, size in (("X", size_x), ("Y", size_y or size_x))
+    )
     return (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
-        f'<Pixels ID="Pixels:0" PhysicalSizeX="{size_x}" PhysicalSizeY="{size_x}" PhysicalSizeXUnit="{unit}"/></Image></OME>'
+        f'<Pixels ID="Pixels:0"{pixels}/></Image></OME>'
     )
 
 
@@ -28,13 +31,18 @@ def ome(size_x, unit="µm"):
         ("Aperio Image Library\n|AppMag = 40|MPP = 0.2527|Left = 1", 0.2527),
         ("Aperio Image Library\n|AppMag = 40", 0.0),
         (ome(0.5), 0.5),
-        (ome(0.0005, "mm"), 0.0),  # another unit is not guessed at
+        (ome(0.0005, "mm"), 0.5),
+        (ome(250, "nm"), 0.25),
+        (ome(0.5, "reference frame"), 0.0),  # another unit is not guessed at
+        (ome(0.25, size_y=0.5), 0.0),  # pixels that are not square have no single resolution
+        (ome(0.25, size_y=0.252), 0.251),
+        (formats.philips_xml([0.2273, 0.4546]), 0.2273),
         ("|MPP = 353", 0.0),  # no microscope's
         ("", 0.0),
     ],
 )
 def test_the_vendors_field_says_the_resolution(description, mpp):
-    assert tiff.vendor_mpp(description) == mpp
+    assert resolution.vendor_mpp(description) == pytest.approx(mpp)
 
 
 def test_the_vendors_field_wins_over_the_tiffs_and_the_manifests_over_both(tmp_path):
@@ -60,8 +68,17 @@ def test_without_a_resolution_a_slide_is_rejected_and_the_manifest_helps(tmp_pat
 def test_a_photographs_72_dpi_is_no_resolution(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         writer.write(slides.picture(slides.Recipe()), tile=(128, 128), photometric="rgb", resolution=(72, 72), resolutionunit="INCH")
-    with pytest.raises(slide.Rejected, match="how many um a pixel"):
+    with pytest.raises(slide.Rejected, match="how many um a square pixel"):
         inspect(tmp_path / "a.tif")
+
+
+def test_pixels_that_are_not_square_are_no_resolution(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        picture = slides.picture(slides.Recipe())
+        writer.write(picture, tile=(128, 128), photometric="rgb", resolution=(40_000, 20_000), resolutionunit="CENTIMETER")
+    with pytest.raises(slide.Rejected, match="a square pixel") as caught:
+        inspect(tmp_path / "a.tif")
+    assert caught.value.reason == "NoMpp"
 
 
 def test_levels_as_sub_directories_are_found(tmp_path):

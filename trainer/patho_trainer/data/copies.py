@@ -151,7 +151,7 @@ def companions(bucket: storage.Bucket, url: str) -> list[storage.ObjectInfo]:
 def region(handle: openslide.OpenSlide, xy_level0: tuple[int, int], level: int, size: tuple[int, int]) -> Pixels:
     """uint8 RGB (height, width, 3); OpenSlide's transparency is background, laid on white."""
     rgba = np.asarray(handle.read_region(xy_level0, level, size))
-    rgb = np.ascontiguousarray(rgba[..., :3])
+    rgb = np.array(rgba[..., :3])  # a copy, always: of a single pixel, a slice is contiguous already
     rgb[rgba[..., 3] == 0] = 255
     return rgb
 

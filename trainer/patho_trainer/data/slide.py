@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from patho_api import pretrain
 from patho_trainer import errors
-from patho_trainer.data import catalog, copies, decode, ranged, record, storage, tiff
+from patho_trainer.data import catalog, copies, decode, ranged, record, resolution, storage, tiff
 
 Pixels = NDArray[np.uint8]
 Undecodable, Rejected = decode.Undecodable, tiff.Rejected
@@ -179,7 +179,7 @@ def inspect(info: storage.ObjectInfo, bucket: storage.Bucket, local: copies.Copi
         levels = _openslide_levels(facts, local, mpp)
         facts = dataclasses.replace(facts, reader="openslide", mpp=levels[0].mpp, levels=levels)
     if not facts.mpp:
-        raise Rejected("NoMpp", "the file does not say how many um a pixel is: give a column `mpp` in the manifest")
+        raise Rejected("NoMpp", "the file does not say how many um a square pixel is: give a column `mpp` in the manifest")
     return Opened(facts, record.Record(places), bucket, local)
 
 
@@ -199,5 +199,5 @@ def _openslide_levels(facts: catalog.Slide, local: copies.Copies, mpp: float) ->
             found = [float(handle.properties.get(name, 0)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
     except openslide.OpenSlideError as error:
         raise Rejected("Unreadable", f"OpenSlide cannot read it: {error}") from error
-    mpp = mpp or (tiff.plausible(sum(found) / 2) if all(found) else 0.0)
+    mpp = mpp or resolution.square(*found)
     return tuple(catalog.Level(w, h, scale, mpp * scale) for (w, h), scale in zip(sizes, scales, strict=True))

@@ -1,21 +1,18 @@
 """Reads the directories of a tiled TIFF, once: levels, where every tile lies, um/px. What is not plain is left to OpenSlide."""
 
 import dataclasses
-import re
 from typing import BinaryIO
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from patho_trainer.data import catalog, decode
+from patho_trainer.data import catalog, decode, resolution
 
-# levels in an order of their own, overlapping tiles, or padded sizes: OpenSlide knows these
-NOT_PLAIN = ("is_ndpi", "is_scn", "is_bif", "is_philips", "is_vista")
-MPP_RANGE = (0.02, 20.0)  # a microscope's; 72 dpi of a photograph would be 353
+# levels in an order of their own, or overlapping tiles: OpenSlide knows these
+NOT_PLAIN = ("is_ndpi", "is_scn", "is_bif", "is_vista")
+XMP = 700  # tag
 ASPECT_TOLERANCE = 0.02
-UM_PER_UNIT = {2: 25400.0, 3: 10000.0}  # ResolutionUnit: inch, centimetre
 
 Ints = NDArray[np.int64]
 
@@ -45,14 +42,38 @@ def parse(file: BinaryIO, size: int, mpp: float = 0.0) -> Pyramid | None:
     if not _is_tiff(file):
         return None
     with tifffile.TiffFile(file) as tiff:
-        if any(getattr(tiff, flag) for flag in NOT_PLAIN):
+        if any(getattr(tiff, flag) for flag in NOT_PLAIN) or _overlaps(tiff.pages.first):
             return None
-        pages = _level_pages(tiff)
+        pages = _tiled_pages(tiff) if tiff.is_philips else _level_pages(_tiled_pages(tiff))
         if not pages or not all(_is_plain(page) for page in pages):
             return None
-        mpp = mpp or vendor_mpp(pages[0].description) or _resolution_mpp(pages[0])
-        levels = tuple(_level(page, pages[0], mpp) for page in pages)
+        shapes = _philips_shapes(pages) if tiff.is_philips else _shapes(pages)
+        if len(shapes) != len(pages):
+            return None
+        mpp = mpp or resolution.vendor_mpp(pages[0].description) or resolution.tiff_mpp(pages[0])
+        levels = tuple(_level(page, *shape, mpp) for page, shape in zip(pages, shapes, strict=True))
         return Pyramid(levels, tuple(_table(page, level, size) for page, level in zip(pages, levels, strict=True)))
+
+
+def _overlaps(page: tifffile.TiffPage) -> bool:
+    """Ventana (any software may have written its XML) and Trestle: their tiles overlap as metadata says."""
+    xmp = page.tags.get(XMP)
+    return page.software.startswith("MedScan") or (xmp is not None and "iScan" in str(xmp.value))
+
+
+def _shapes(pages: list[tifffile.TiffPage]) -> list[tuple[int, int, float]]:
+    """(width, height, downsample) of each level; the downsample is the mean of both directions', as in OpenSlide."""
+    width, height = pages[0].imagewidth, pages[0].imagelength
+    return [(p.imagewidth, p.imagelength, (width / p.imagewidth + height / p.imagelength) / 2) for p in pages]
+
+
+def _philips_shapes(pages: list[tifffile.TiffPage]) -> list[tuple[int, int, float]]:
+    """As `_shapes`, without the padding that Philips counts in, as OpenSlide has them; empty where the XML is no help."""
+    spacings = resolution.philips_spacings(pages[0].description)
+    if len(spacings) != len(pages):
+        return []
+    factors = [round((x / spacings[0][0] + y / spacings[0][1]) / 2) for x, y in spacings]
+    return [(pages[0].imagewidth // factor, pages[0].imagelength // factor, float(factor)) for factor in factors]
 
 
 def _is_tiff(file: BinaryIO) -> bool:
@@ -62,15 +83,11 @@ def _is_tiff(file: BinaryIO) -> bool:
     return magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _level_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The first tiled page and every later one that is a smaller picture of the same shape, fine to coarse."""
-    pages = [page for page in _all_pages(tiff) if page.is_tiled]
-    if not pages:
-        return []
-    first = pages[0]
-    levels = [first]
+def _level_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
+    """The first page and every later one that is a smaller picture of the same shape, fine to coarse."""
+    levels = pages[:1]
     for page in sorted(pages[1:], key=lambda p: -p.imagewidth):
-        across, down = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
+        across, down = pages[0].imagewidth / page.imagewidth, pages[0].imagelength / page.imagelength
         rounding = 1.5 * max(across / page.imagewidth, down / page.imagelength)  # sizes are whole pixels
         same_shape = abs(across / down - 1) <= max(ASPECT_TOLERANCE, rounding)
         if same_shape and page.imagewidth < levels[-1].imagewidth:
@@ -78,12 +95,12 @@ def _level_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return levels
 
 
-def _all_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+def _tiled_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """Those of sub-directories too, in the file's order."""
     found = []
     for page in tiff.pages:
-        found.append(page.aspage())
-        found.extend(sub.aspage() for sub in page.pages or ())
-    return found
+        found += [page.aspage(), *(sub.aspage() for sub in page.pages or ())]
+    return [page for page in found if page.is_tiled]
 
 
 def _is_plain(page: tifffile.TiffPage) -> bool:
@@ -101,9 +118,7 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
     )
 
 
-def _level(page: tifffile.TiffPage, first: tifffile.TiffPage, mpp: float) -> catalog.Level:
-    """`downsample` is the mean of both directions', as in OpenSlide."""
-    downsample = (first.imagewidth / page.imagewidth + first.imagelength / page.imagelength) / 2
+def _level(page: tifffile.TiffPage, width: int, height: int, downsample: float, mpp: float) -> catalog.Level:
     encoding = catalog.Encoding(
         compression=int(page.compression),
         photometric=int(page.photometric),
@@ -111,43 +126,16 @@ def _level(page: tifffile.TiffPage, first: tifffile.TiffPage, mpp: float) -> cat
         predictor=int(page.predictor),
         jpeg_tables=bytes(page.jpegtables or b""),
     )
-    return catalog.Level(page.imagewidth, page.imagelength, downsample, mpp * downsample, page.tilewidth, page.tilelength, encoding)
+    return catalog.Level(width, height, downsample, mpp * downsample, page.tilewidth, page.tilelength, encoding)
 
 
 def _table(page: tifffile.TiffPage, level: catalog.Level, size: int) -> tuple[Ints, Ints]:
+    """As stored: rows and columns may be more than the level's, where padding counts as picture."""
     offsets, sizes = (np.array(values, dtype=np.int64) for values in (page.dataoffsets, page.databytecounts))
-    if len(offsets) != level.rows * level.columns or len(sizes) != len(offsets):
+    rows, columns = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+    if len(offsets) != rows * columns or len(sizes) != len(offsets) or rows < level.rows or columns < level.columns:
         raise Rejected("Unreadable", f"{len(offsets)} tiles where {level.rows} x {level.columns} belong")
     beyond = int(np.count_nonzero(offsets + sizes > size))
     if beyond:
         raise Rejected("Truncated", f"the file ends after {size} bytes, before {beyond} of {len(sizes)} tiles of a level: upload it again")
-    return offsets.reshape(level.rows, level.columns), sizes.reshape(level.rows, level.columns)
-
-
-def vendor_mpp(description: str) -> float:
-    """um/px out of an Aperio description (`|MPP = 0.2527|`) or OME-XML (`PhysicalSizeX`); 0 where there is none."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
-    if found:
-        return plausible(float(found[1]))
-    if "<OME" not in description:
-        return 0.0
-    pixels = ElementTree.fromstring(description.encode()).find(".//{*}Pixels")
-    if pixels is None or pixels.get("PhysicalSizeXUnit", "\u00b5m") not in ("\u00b5m", "\u03bcm", "um"):
-        return 0.0
-    sizes = [float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "XY"]
-    return plausible(sum(sizes) / 2) if all(sizes) else 0.0
-
-
-def _resolution_mpp(page: tifffile.TiffPage) -> float:
-    """um/px out of the TIFF's own resolution, the mean of both directions; 0 where it is missing or no microscope's."""
-    tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
-    unit = page.tags.get("ResolutionUnit")
-    um = UM_PER_UNIT.get(int(unit.value) if unit else 2)
-    if um is None or any(tag is None or not tag.value[0] for tag in tags):
-        return 0.0
-    return plausible(sum(um * tag.value[1] / tag.value[0] for tag in tags) / 2)
-
-
-def plausible(mpp: float) -> float:
-    """`mpp`, or 0 where no microscope has such a resolution."""
-    return mpp if MPP_RANGE[0] <= mpp <= MPP_RANGE[1] else 0.0
+    return offsets.reshape(rows, columns), sizes.reshape(rows, columns)
