@@ -22,6 +22,10 @@ LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "pathoscale"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+# Labels on a PathoEval that a run's spec.evaluations made
+LABEL_PRETRAIN: Final = f"{GROUP}/pretrain"
+LABEL_EVALUATION: Final = f"{GROUP}/evaluation"
+LABEL_STEP: Final = f"{GROUP}/step"
 # Annotations on a Job
 ANNOTATION_SPEC_HASH: Final = f"{GROUP}/pod-spec-hash"  # of the pod-affecting part of the spec: a new hash is a new attempt
 ANNOTATION_IMAGE: Final = f"{GROUP}/resolved-image"
@@ -41,6 +45,7 @@ ENV_CHECKPOINT_SECRET_DIR: Final = "PATHO_CHECKPOINT_SECRET_DIR"
 ENV_TERMINATION_LOG: Final = "PATHO_TERMINATION_LOG"  # a file; pods: /dev/termination-log
 ENV_SCRATCH_DIR: Final = "PATHO_SCRATCH_DIR"  # a writable folder of the pod
 ENV_METRICS_PORT: Final = "PATHO_METRICS_PORT"
+ENV_BEST_BY: Final = "PATHO_BEST_BY"  # PathoEval: the task whose score decides whether the checkpoint is its run's best
 
 CONTAINER: Final = "trainer"
 STORAGE_SECRET_DIR: Final = "/var/run/pathoscale/storage"
@@ -62,6 +67,11 @@ def best_url(root: str) -> str:
     """File that names the best checkpoint of a run (`report.BestCheckpoint`): an evaluation's pod writes it, the trainer never deletes
     what it names. So the operator needs no credentials of the bucket."""
     return f"{root.rstrip('/')}/best.json"
+
+
+def evaluation_url(root: str, evaluation: str, step: int) -> str:
+    """Folder of the results of one of a run's `spec.evaluations`, inside the folder of all its checkpoints."""
+    return f"{root.rstrip('/')}/evaluations/{evaluation}/step-{step:08d}"
 
 
 EXIT_DONE: Final = 0
@@ -102,6 +112,10 @@ EVENT_REASONS: Final = (
     "Failed",
     "Refused",
     "NameConflict",
+    "EvaluationCreated",
+    "EvaluationSkipped",
+    "EvaluationFailed",
+    "Evaluated",
 )
 
 # Metrics of a training pod

@@ -141,15 +141,6 @@ class _Status(Spec):
     """State by aspect: program against these."""
 
 
-class PretrainStatus(_Status):
-    """Status of a PathoPretrain."""
-
-    checkpoint: CheckpointStatus | None = None
-    """Checkpoints worth knowing."""
-    slides: SlidesStatus | None = None
-    """Slides in use."""
-
-
 class TaskResult(Spec):
     """Score of one task."""
 
@@ -165,6 +156,38 @@ class TaskResult(Spec):
     """Number of probes."""
     samples: Count
     """Number of test samples."""
+
+
+class EvaluationStatus(Spec):
+    """One of a run's evaluations."""
+
+    name: Annotated[str, Field(max_length=16)]
+    """Its name in spec.evaluations."""
+    step: Count = 0
+    """Newest checkpoint that was decided on: it has (or had) a PathoEval, or was skipped."""
+    scored_step: Count | None = None
+    """Newest checkpoint that has scores."""
+    results: Annotated[
+        list[TaskResult],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["task"]}),
+    ] = []
+    """Its scores."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why the newest PathoEval that ended has no scores; empty if it has."""
+
+
+class PretrainStatus(_Status):
+    """Status of a PathoPretrain."""
+
+    checkpoint: CheckpointStatus | None = None
+    """Checkpoints worth knowing."""
+    slides: SlidesStatus | None = None
+    """Slides in use."""
+    evaluations: Annotated[
+        list[EvaluationStatus],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = []
+    """What has become of spec.evaluations."""
 
 
 class EvalStatus(_Status):

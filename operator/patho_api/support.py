@@ -4,7 +4,7 @@ A *refusal* stops the run before anything starts (exit code 40, condition Failed
 (condition FullySupported=False).
 """
 
-from patho_api.evaluate import EvalSpec
+from patho_api.evaluate import EvalSpec, EvalTemplate
 from patho_api.pretrain import PretrainSpec, Training
 
 DINOV2_ONLY = ("koleoWeight", "ibotWeight", "maskProbability", "maskRatio", "centering")
@@ -18,24 +18,18 @@ def refusals(spec: PretrainSpec | EvalSpec) -> list[str]:
 
 def notes(spec: PretrainSpec | EvalSpec) -> list[str]:
     """Fields that were set and have no effect in this release."""
-    return _pretrain_notes(spec) if isinstance(spec, PretrainSpec) else _eval_notes(spec)
+    return _pretrain_notes(spec) if isinstance(spec, PretrainSpec) else []
 
 
 def _pretrain_notes(spec: PretrainSpec) -> list[str]:
     found = []
-    if spec.evaluations:
-        found.append("spec.evaluations has no effect yet: apply a PathoEval for the checkpoints you want scored")
+    for evaluation in spec.evaluations:
+        found += [f"spec.evaluations[{evaluation.name}].template: {why}" for why in _eval_refusals(evaluation.template)]
     if spec.method == "DINO":
         defaults, set_here = Training().dump(), spec.training.dump()
         strange = [name for name in DINOV2_ONLY if set_here[name] != defaults[name]]
         found += [f"spec.training.{name} has no effect with method DINO: remove it" for name in strange]
     return found
-
-
-def _eval_notes(spec: EvalSpec) -> list[str]:
-    if spec.model.pretrain is None or spec.model.pretrain.checkpoint != "Best":
-        return []
-    return ["spec.model.pretrain.checkpoint: nothing names a best checkpoint yet, so Best waits for ever: use Latest or a step"]
 
 
 def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
@@ -53,7 +47,7 @@ def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
     return [sentence for applies, sentence in candidates if applies]
 
 
-def _eval_refusals(spec: EvalSpec) -> list[str]:
+def _eval_refusals(spec: EvalTemplate) -> list[str]:
     found = [f"spec.tasks: {task.name} is not implemented yet: use {' or '.join(TASKS)}" for task in spec.tasks if task.name not in TASKS]
     if spec.compute.nodes * spec.compute.processes_per_node > 1:
         found.append("spec.compute: a PathoEval runs in one process yet: set nodes and processesPerNode to 1")

@@ -84,10 +84,11 @@ class Cluster:
         """
         for manifest in plan.creates:
             await self._create(manifest, subject)
+        refused = [event for manifest in plan.optional if (event := await self._try_to_create(manifest, subject))]
         written = await self._write_status(subject, plan.status) if plan.status else None
         for delete in plan.deletes:
             await self._delete(delete)
-        for event in plan.events:
+        for event in (*plan.events, *refused):
             await self._post(subject, event)
         return written
 
@@ -111,6 +112,15 @@ class Cluster:
             raise errors.Refused(reason, f"{kind} {manifest['metadata']['name']} cannot be made: {error.message}") from error
         else:
             log.info("created %s %s/%s", kind, namespace, manifest["metadata"]["name"])
+
+    async def _try_to_create(self, manifest: Mapping[str, Any], subject: Subject) -> Event | None:
+        """Make an object without which the resource goes on; the event that tells of its refusal."""
+        try:
+            await self._create(manifest, subject)
+        except errors.Refused as refused:
+            log.warning("%s %s/%s: %s", *subject.key, refused)
+            return Event("EvaluationFailed", refused.message, warning=True)
+        return None
 
     async def _accept_existing(self, manifest: Mapping[str, Any], subject: Subject) -> None:
         """An object of the wanted name exists: ours, of an earlier resource of this name, or somebody else's."""

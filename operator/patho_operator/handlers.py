@@ -62,6 +62,11 @@ class Indexes:
         """PathoEvals that refer to a PathoPretrain."""
         return list(_values(self.evals, key))
 
+    def evaluations_of(self, key: Key) -> tuple[observed.Evaluation, ...]:
+        """PathoEvals of single steps of a PathoPretrain."""
+        bodies = (self.body(each) for each in self.waiting_for(key))
+        return tuple(found for body in bodies if body and (found := observed.evaluation(body)))
+
     def known(self) -> list[Key]:
         """All known resources."""
         return list(self.resources)
@@ -90,7 +95,7 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
 
     async def resource_changed(body: Any, **_: Any) -> None:
         key = _resource_key(body)
-        for each in (key, *indexes.waiting_for(key)):
+        for each in (key, *indexes.waiting_for(key), *_run_of_evaluation(body)):
             queue.add(each)
 
     async def child_changed(body: Any, **_: Any) -> None:
@@ -161,6 +166,12 @@ def compact(body: Json) -> str:
 
 def _resource_key(body: Json) -> Key:
     return Key(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _run_of_evaluation(body: Json) -> list[Key]:
+    """The PathoPretrain whose spec.evaluations made a PathoEval: its scores are news there."""
+    owners = body["metadata"].get("ownerReferences") or []
+    return [Key(names.PRETRAIN, body["metadata"]["namespace"], owner["name"]) for owner in owners if owner["kind"] == names.PRETRAIN]
 
 
 def _run_key(body: Json) -> Key:

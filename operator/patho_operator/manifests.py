@@ -59,8 +59,12 @@ def job(
     wanted_hash: str,
     from_step: int | None = None,
     model_url: str = "",
+    best_by: str = "",
 ) -> Manifest:
-    """The Job of an attempt; its pods carry the whole specification. `resource` has its model resolved (`with_model`)."""
+    """The Job of an attempt; its pods carry the whole specification. `resource` has its model resolved (`with_model`).
+
+    `best_by` is the task by which a PathoEval decides on its run's best checkpoint.
+    """
     compute = resource.spec.compute
     name = job_name(resource, attempt)
     labels = _labels(resource) | {names.LABEL_UID: resource.uid, names.LABEL_ATTEMPT: str(attempt)}
@@ -72,8 +76,9 @@ def job(
         names.ANNOTATION_FROM_STEP: "" if from_step is None else str(from_step),
         names.ANNOTATION_MODEL_URL: model_url,
     }
+    variables = {names.ENV_RANK0_HOST: _host(resource, name)} | ({names.ENV_BEST_BY: best_by} if best_by else {})
     template = pods.template(
-        resource, attempt=attempt, image=image, run_id=run_id(resource.uid, attempt), labels=labels, host=_host(resource, name)
+        resource, attempt=attempt, image=image, run_id=run_id(resource.uid, attempt), labels=labels, variables=variables
     )
     metadata = _metadata(resource, name, labels) | {"annotations": {key: value for key, value in annotations.items() if value}}
     body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(compute.nodes, template)}
@@ -144,14 +149,12 @@ def _labels(resource: Resource) -> dict[str, str]:
 
 
 def _metadata(resource: Resource, name: str, labels: Mapping[str, str]) -> Manifest:
-    owner = {
-        "apiVersion": names.API_VERSION,
-        "kind": resource.kind,
-        "name": resource.name,
-        "uid": resource.uid,
-        "controller": True,
-    }
-    return {"name": name, "namespace": resource.namespace, "labels": dict(labels), "ownerReferences": [owner]}
+    return {"name": name, "namespace": resource.namespace, "labels": dict(labels), "ownerReferences": [owner(resource)]}
+
+
+def owner(resource: Resource) -> Manifest:
+    """What makes an object go when the resource goes. No blockOwnerDeletion: it would need a right to finalizers."""
+    return {"apiVersion": names.API_VERSION, "kind": resource.kind, "name": resource.name, "uid": resource.uid, "controller": True}
 
 
 def _before(before: Before) -> str:

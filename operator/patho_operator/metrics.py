@@ -8,7 +8,7 @@ import prometheus_client
 from prometheus_client import core, registry
 
 from patho_api import names
-from patho_api.status import EvalStatus
+from patho_api.status import EvalStatus, PretrainStatus
 from patho_operator.observed import Key
 from patho_operator.subject import Status
 
@@ -69,12 +69,17 @@ class Runs(registry.Collector):
         used = core.GaugeMetricFamily(
             names.RUN_ACCELERATOR_SECONDS, "Accelerators times seconds of running pods", labels=["namespace", "name"]
         )
-        scores = core.GaugeMetricFamily(names.EVAL_SCORE, "Mean score of a task", labels=["namespace", "name", "task", "metric"])
+        # `run` is the PathoPretrain whose spec.evaluations gave the score (`name` is then the evaluation's); empty for a PathoEval's own
+        scores = core.GaugeMetricFamily(names.EVAL_SCORE, "Mean score of a task", labels=["namespace", "run", "name", "task", "metric"])
         for key, status in self.shown.items():
             if key.kind == names.PRETRAIN:
                 used.add_metric([key.namespace, key.name], status.accelerator_seconds)
             if isinstance(status, EvalStatus):
                 for result in status.results:
-                    scores.add_metric([key.namespace, key.name, result.task, result.metric], result.mean)
+                    scores.add_metric([key.namespace, "", key.name, result.task, result.metric], result.mean)
+            if isinstance(status, PretrainStatus):
+                for evaluation in status.evaluations:
+                    for result in evaluation.results:
+                        scores.add_metric([key.namespace, key.name, evaluation.name, result.task, result.metric], result.mean)
         yield used
         yield scores

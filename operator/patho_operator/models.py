@@ -30,9 +30,7 @@ def resolve(subject: Subject, observed: Observed) -> Model:
         return Model(url=spec.model.url or spec.model.timm)
     storage = None if spec.storage != Storage() else _storage(observed.pretrain)
     known = getattr(subject.status, "model_url", "") or max((j.model_url for j in observed.jobs), default="")
-    if known:
-        return Model(url=known, storage=storage)
-    found = _checkpoint(spec.model.pretrain, observed.pretrain)
+    found = Model(url=known) if known else _checkpoint(spec.model.pretrain, observed.pretrain)
     return dataclasses.replace(found, storage=storage)
 
 
@@ -67,11 +65,16 @@ def _root(url: str) -> str:
 
 def _storage(pretrain: Json | None) -> Storage | None:
     """How the PathoPretrain reaches its checkpoints."""
+    spec = pretrain_spec(pretrain)
+    return (spec.checkpoints.storage or spec.slides.storage) if spec else None
+
+
+def pretrain_spec(pretrain: Json | None) -> PretrainSpec | None:
+    """The specification of a PathoPretrain; None if there is none, or none that this release can read."""
     try:
-        spec = PretrainSpec.model_validate((pretrain or {}).get("spec") or {})
+        return PretrainSpec.model_validate((pretrain or {}).get("spec") or {})
     except pydantic.ValidationError:
         return None
-    return spec.checkpoints.storage or spec.slides.storage
 
 
 def waits_for(spec: object) -> str:
@@ -79,6 +82,12 @@ def waits_for(spec: object) -> str:
     if isinstance(spec, EvalSpec) and spec.model.pretrain is not None:
         return spec.model.pretrain.name
     return ""
+
+
+def wanted_step(spec: object) -> int | None:
+    """The step of a PathoPretrain that a specification refers to; None if it names none."""
+    reference = spec.model.pretrain if isinstance(spec, EvalSpec) else None
+    return int(reference.checkpoint) if reference and reference.checkpoint.isdigit() else None
 
 
 def pretrain_name(body: Json) -> str:

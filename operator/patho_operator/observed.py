@@ -1,12 +1,15 @@
 """What the operator sees of the cluster: small values cut out of API objects. Pure; raw JSON in, frozen dataclasses out."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from patho_api import names, report
+import pydantic
+
+from patho_api import names, report, status
 from patho_operator import times
 
 Json = Mapping[str, Any]
@@ -120,6 +123,19 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A PathoEval of one step of a run."""
+
+    name: str
+    uid: str
+    step: int
+    finished: bool = False
+    deleting: bool = False
+    failure: str = ""  # why it has no scores
+    results: tuple[status.TaskResult, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Observed:
     """Everything a decision about one resource looks at, apart from the resource itself."""
 
@@ -127,6 +143,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     seen: Seen | None = None
     pretrain: Json | None = None  # body of the PathoPretrain that a PathoEval refers to
+    evaluations: tuple[Evaluation, ...] = ()  # PathoEvals of single steps of a PathoPretrain, whoever made them
     warnings: tuple[str, ...] = ()  # events about a Job or pod that does not come up
     problem: Problem | None = None
 
@@ -192,6 +209,34 @@ def pod(body: Json) -> Pod:
         trouble_reason=trouble_reason,
         earlier_failures=sum(_number(annotations.get(name)) for name in FAILURE_COUNTS),
     )
+
+
+def evaluation(body: Json) -> Evaluation | None:
+    """A PathoEval of one step of a run, from its JSON; None for one of something else."""
+    reference = ((body.get("spec") or {}).get("model") or {}).get("pretrain") or {}
+    step = str(reference.get("checkpoint", ""))
+    if not step.isdigit():
+        return None
+    failed = _condition(body, "Failed")
+    metadata = body["metadata"]
+    return Evaluation(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        step=int(step),
+        finished=failed is not None or _condition(body, "Succeeded") is not None,
+        deleting="deletionTimestamp" in metadata,
+        failure=failed.get("message", "") if failed else "",
+        results=_results(body),
+    )
+
+
+def _results(body: Json) -> tuple[status.TaskResult, ...]:
+    """Scores; those that this release cannot read are left out."""
+    found = []
+    for entry in (body.get("status") or {}).get("results") or []:
+        with contextlib.suppress(pydantic.ValidationError):
+            found.append(status.TaskResult.model_validate(entry))
+    return tuple(found)
 
 
 def last_words(text: str) -> report.LastWords | None:

@@ -34,6 +34,7 @@ class Plan:
 
     deletes: tuple[Delete, ...] = ()
     creates: tuple[Mapping[str, Any], ...] = ()
+    optional: tuple[Mapping[str, Any], ...] = ()  # created too; one that is refused is told in an event and stops nothing
     status: Mapping[str, Any] | None = None  # a merge patch of status; None: nothing has changed
     terminal: bool = False  # the patch says that the run has ended
     ends_attempt: bool = False  # the patch says that an attempt has ended, or that nothing of it is left
@@ -43,11 +44,11 @@ class Plan:
     @property
     def consequential(self) -> bool:
         """Whether it must rest on a live look rather than on an index that may be old."""
-        return bool(self.deletes or self.creates or self.terminal or self.ends_attempt)
+        return bool(self.deletes or self.creates or self.optional or self.terminal or self.ends_attempt)
 
     def __str__(self) -> str:
         """One line for the log."""
-        verbs = [f"create {m['kind']} {m['metadata']['name']}" for m in self.creates]
+        verbs = [f"create {m['kind']} {m['metadata']['name']}" for m in (*self.creates, *self.optional)]
         verbs += [f"delete {d.kind} {d.name}" for d in self.deletes]
         verbs += [f"write {', '.join(self.status)}"] if self.status else []
         return "; ".join(verbs) or "nothing to do"

@@ -17,12 +17,14 @@ INDEX = "$(JOB_COMPLETION_INDEX)"  # expanded by the kubelet; the Job controller
 SCRATCH, SHARED_MEMORY, STORAGE, CHECKPOINT_STORAGE = "scratch", "shared-memory", "storage-secret", "checkpoint-storage-secret"
 
 
-def template(resource: Resource, *, attempt: int, image: str, run_id: str, labels: Mapping[str, str], host: str) -> Manifest:
+def template(
+    resource: Resource, *, attempt: int, image: str, run_id: str, labels: Mapping[str, str], variables: Mapping[str, str]
+) -> Manifest:
     """Pod template of an attempt: ours, the user's overlay on top, and what the operator owns on top of that.
 
-    `resource` is rendered as it is given; `image` stands in for an empty `compute.image`; `host` is the DNS name of index 0.
+    `resource` is rendered as it is given; `image` stands in for an empty `compute.image`; `variables` are added to the environment.
     """
-    owned = _owned(resource, _role(resource, attempt, image, run_id), labels, host)
+    owned = _owned(resource, _role(resource, attempt, image, run_id), labels, variables)
     volumes = {volume["name"] for volume in owned["spec"]["volumes"]}
     wanted = overlay.without_named(resource.spec.compute.pod_template, "volumes", volumes)
     wanted = overlay.without_named(wanted, "containers", set())
@@ -62,7 +64,7 @@ def _defaults(resource: Resource) -> Manifest:
     return {"spec": spec}
 
 
-def _owned(resource: Resource, role: specs.Role, labels: Mapping[str, str], host: str) -> Manifest:
+def _owned(resource: Resource, role: specs.Role, labels: Mapping[str, str], variables: Mapping[str, str]) -> Manifest:
     """What the overlay cannot change: what runs, how it is found and how it ends."""
     compute, policy = resource.spec.compute, resource.spec.run_policy
     secrets = _secrets(resource)
@@ -71,7 +73,7 @@ def _owned(resource: Resource, role: specs.Role, labels: Mapping[str, str], host
         "subdomain": subdomain(resource),
         "terminationGracePeriodSeconds": policy.grace_period_seconds,
         "automountServiceAccountToken": bool(compute.service_account_name),
-        "containers": [_container(role, host, secrets)],
+        "containers": [_container(role, variables, secrets)],
         "volumes": [*_volumes(compute), *({"name": name, "secret": {"secretName": secret}} for name, secret, _, _ in secrets)],
     }
     optional = {
@@ -89,9 +91,9 @@ def subdomain(resource: Resource) -> str:
     return f"{resource.name}-{names.JOB_INFIX[resource.kind]}"
 
 
-def _container(role: specs.Role, host: str, secrets: list[tuple[str, str, str, str]]) -> Manifest:
+def _container(role: specs.Role, more: Mapping[str, str], secrets: list[tuple[str, str, str, str]]) -> Manifest:
     variables = role.env | {
-        names.ENV_RANK0_HOST: host,
+        **more,
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         names.ENV_SCRATCH_DIR: names.SCRATCH_DIR,
         "HOME": names.SCRATCH_DIR,

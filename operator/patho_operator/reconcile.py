@@ -1,10 +1,11 @@
 """What to do about one resource: (subject, observed, now) -> Plan. Pure, level-triggered: it looks at what is, never at what happened."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from patho_api import names
-from patho_operator import attempts, backoff, conditions, manifests, status, times, trouble
+from patho_operator import attempts, backoff, conditions, evaluations, manifests, status, times, trouble
 from patho_operator.observed import Before, Observed, Time
 from patho_operator.plan import Delete, Event, Plan
 from patho_operator.situation import Situation
@@ -24,15 +25,16 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) ->
     if conditions.has_ended(subject.status):
         return _after_the_end(s)
     step = _unless_refused(decide(s), observed)
-    new = status.render(s, step)
-    patch = status.difference(subject.raw_status, new)
+    scoring = evaluations.look(s, status.render(s, step))
+    patch = status.difference(subject.raw_status, scoring.status)
     return Plan(
-        deletes=_deletes(s, step),
+        deletes=(*_deletes(s, step), *scoring.deletes),
         creates=_creates(s, step, image),
+        optional=scoring.creates,
         status=patch,
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
-        events=_events(s, step) if patch else (),
+        events=(*_events(s, step), *scoring.events) if patch else (),
         requeue_seconds=_requeue(s, step),
     )
 
@@ -128,15 +130,16 @@ def _beginning(s: Situation) -> tuple[str, str]:
 
 
 def _after_the_end(s: Situation) -> Plan:
-    """Terminal stays terminal; a later specification is seen, and the time to live is watched."""
-    generation = s.subject.generation
-    patch = {"observedGeneration": generation} if s.subject.status.observed_generation != generation else None
+    """Terminal stays terminal; a later specification is seen, the last checkpoints are scored, and the time to live is watched."""
+    scoring = evaluations.look(s, s.subject.status.model_copy(update={"observed_generation": s.subject.generation}))
+    patch = status.difference(s.subject.raw_status, scoring.status)
+    plan = Plan(optional=scoring.creates, status=patch, deletes=scoring.deletes, events=scoring.events if patch else ())
     ttl, end = s.policy.ttl_seconds_after_finished, times.parse(s.subject.status.completion_time)
     if ttl is None or end is None:
-        return Plan(status=patch)
+        return plan
     left = ttl - times.seconds_between(end, s.now)
-    if left > 0:
-        return Plan(status=patch, requeue_seconds=left)
+    if left > 0 or scoring.creates or scoring.unfinished:
+        return dataclasses.replace(plan, requeue_seconds=max(left, SETTLING_SECONDS))
     key = s.subject.key
     return Plan(deletes=(Delete(key.kind, key.namespace, key.name, s.subject.uid, "Background"),), requeue_seconds=SETTLING_SECONDS)
 
@@ -163,6 +166,7 @@ def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], .
         wanted_hash=manifests.spec_hash(s.resource),
         from_step=checkpoint.step if checkpoint else None,
         model_url=s.model.url if s.subject.key.kind == names.EVAL else "",
+        best_by=evaluations.best_by(s),
     )
     return (manifests.service(s.resource), job) if s.compute.nodes > 1 else (job,)
 

@@ -86,7 +86,8 @@ class Worker:
         host = seen.host()
         wanted = models.pretrain_name(body)
         pretrain = self.indexes.body(Key(names.PRETRAIN, key.namespace, wanted)) if wanted else None
-        return dataclasses.replace(seen, seen=self.board.seen(key, host.uid) if host else None, pretrain=pretrain)
+        heard = self.board.seen(key, host.uid) if host else None
+        return dataclasses.replace(seen, seen=heard, pretrain=pretrain, evaluations=self.indexes.evaluations_of(key))
 
     async def _execute(self, key: Key, view: View) -> float | None:
         try:

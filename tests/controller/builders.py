@@ -20,7 +20,7 @@ def at(seconds):
     return NOW + datetime.timedelta(seconds=seconds)
 
 
-def make_pretrain(*, status=None, compute=None, generation=1, uid=UID, **policy):
+def make_pretrain(*, status=None, compute=None, evaluations=(), generation=1, uid=UID, **policy):
     """A PathoPretrain; keyword arguments in camelCase go to runPolicy."""
     spec = {
         "slides": {"source": "gs://tcga/", "index": "gs://me/index"},
@@ -28,6 +28,7 @@ def make_pretrain(*, status=None, compute=None, generation=1, uid=UID, **policy)
         "checkpoints": {"url": CHECKPOINTS},
         "compute": compute or {},
         "runPolicy": policy,
+        "evaluations": list(evaluations),
     }
     return _body(names.PRETRAIN, "vits16", spec, status, generation, uid)
 
@@ -123,13 +124,14 @@ def make_report(step=10, *, attempt=1, stage="Training", **fields):
     return report.ProgressReport(**(known | fields))
 
 
-def see(jobs=(), pods=(), *, report=None, step_since=NOW, pretrain=None, warnings=(), problem=None):
+def see(jobs=(), pods=(), *, report=None, step_since=NOW, pretrain=None, evaluations=(), warnings=(), problem=None):
     """What the operator sees."""
     return Observed(
         jobs=tuple(observed.job(j) for j in jobs),
         pods=tuple(observed.pod(p) for p in pods),
         seen=Seen(report, step_since) if report else None,
         pretrain=pretrain,
+        evaluations=tuple(observed.evaluation(e) for e in evaluations),
         warnings=tuple(warnings),
         problem=problem,
     )

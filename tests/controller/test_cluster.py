@@ -77,6 +77,15 @@ async def test_what_the_api_server_refuses_is_told_in_its_words(cluster, fake, s
     assert message in caught.value.message
 
 
+async def test_an_optional_object_that_is_refused_is_an_event_and_stops_nothing(cluster, fake):
+    evals = "/apis/pathoscale.dev/v1alpha1/namespaces/lab/pathoevals"
+    fake.refuse("POST", evals, 403, "Forbidden", "exceeded quota: q")
+    child = {"kind": names.EVAL, "metadata": {"name": "probe-200-ab"}}
+    await cluster.execute(RUN, Plan(optional=(child,), status={"phase": "Running"}))
+    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests] == [("POST", "pathoevals"), ("PATCH", "status"), ("POST", "events")]
+    assert "exceeded quota: q" in fake.requests[-1].body["message"]
+
+
 async def test_what_is_already_gone_is_no_error(cluster, fake):
     fake.refuse("DELETE", f"{JOBS}/vits16-pt-1", 404, "NotFound")
     fake.refuse("PATCH", STATUS, 404, "NotFound")

@@ -119,7 +119,7 @@ def test_metrics_of_an_object_go_with_the_object():
     ended = make_eval(status={"phase": "Succeeded", "results": [_result("MHIST", 0.8)]})
     key = Key(names.EVAL, "lab", "vits16-eval")
     found.runs.shown[key] = subject.parse(ended).status
-    assert 'patho_eval_score{metric="accuracy",name="vits16-eval",namespace="lab",task="MHIST"} 0.8' in found.text().decode()
+    assert 'patho_eval_score{metric="accuracy",name="vits16-eval",namespace="lab",run="",task="MHIST"} 0.8' in found.text().decode()
     assert 'patho_jobs{kind="PathoEval",phase="Succeeded"} 1.0' in found.text().decode()
     del found.runs.shown[key]
     assert "vits16-eval" not in found.text().decode()

@@ -73,13 +73,14 @@ def _ending(end: verdict.Verdict | None, space: workspace.Workspace) -> Ending:
 
 
 def _evaluate(todo: task.Task, spec: evaluate.EvalSpec, space: workspace.Workspace) -> LastWords:
-    from patho_trainer import preflight
+    from patho_trainer import nomination, preflight
     from patho_trainer.evaluation import run
 
     reporter = progress.Reporter(space, todo.run_id, enabled=True)
     bucket = task.slides_bucket(spec.storage)
     preflight.check_evaluation(spec, bucket)
     words = run.evaluate(spec, bucket, progress=lambda stage, done, total: reporter.tell(stage=stage, step=done, total_steps=total))
+    nomination.nominate(words, spec.model.url, os.environ.get(names.ENV_BEST_BY, ""), bucket)
     reporter.flush()
     return words
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import rich.console
 
-from patho_api import common, names, report, resource, support
+from patho_api import common, names, pretrain, report, resource, support
 from patho_trainer import errors, local, terminal
 
 console = rich.console.Console()
@@ -54,6 +54,8 @@ def run_resource(res: resource.Resource, folder: pathlib.Path) -> report.LastWor
     """Run one resource with a progress bar and say how it ended. Raises InvalidConfiguration for what is not implemented."""
     refuse(res)
     console.print(f"[bold]{res.kind} {res.name}[/bold]: logs in {folder}/logs")
+    if isinstance(res.spec, pretrain.PretrainSpec) and res.spec.evaluations:
+        complain.print("[yellow]note:[/yellow] spec.evaluations needs the operator: here, run a PathoEval of a checkpoint yourself")
     with terminal.ProgressView(console) as view:
         words = local.execute(res, folder, view.show)
     if words.results:

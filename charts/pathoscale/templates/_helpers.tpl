@@ -26,6 +26,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [pathopretrains, pathoevals]
   verbs: [get, list, watch, delete]   # delete: ttlSecondsAfterFinished
 - apiGroups: [pathoscale.dev]
+  resources: [pathoevals]
+  verbs: [create]                     # spec.evaluations
+- apiGroups: [pathoscale.dev]
   resources: [pathopretrains/status, pathoevals/status]
   verbs: [patch]
 - apiGroups: [batch]

@@ -1,0 +1,43 @@
+"""An evaluation offers the checkpoint that it judged."""
+
+import pytest
+
+from patho_api import report
+from patho_trainer import best, nomination
+from patho_trainer.data import storage
+
+
+def words(score):
+    result = {"task": "BACH", "metric": "balancedAccuracy", "mean": score, "std": 0.0, "runs": 5, "samples": 9}
+    return report.LastWords(reason="Completed", results=[result])
+
+
+@pytest.fixture
+def url(tmp_path):
+    """A complete checkpoint."""
+    folder = tmp_path / "step-00000200"
+    folder.mkdir()
+    (folder / "COMPLETE.json").write_text("{}")
+    return str(folder)
+
+
+def test_the_judged_checkpoint_becomes_the_best(url, tmp_path):
+    assert nomination.nominate(words(0.8), url, "BACH", storage.Bucket())
+    found = best.found(str(tmp_path), storage.Bucket())
+    assert (found.step, found.task, found.score) == (200, "BACH", 0.8)
+
+
+@pytest.mark.parametrize(("where", "by"), [("step-00000200", ""), ("step-00000200", "CRC"), ("model.safetensors", "BACH")])
+def test_other_evaluations_decide_nothing(url, tmp_path, where, by):
+    assert not nomination.nominate(words(0.8), str(tmp_path / where), by, storage.Bucket())
+    assert best.found(str(tmp_path), storage.Bucket()) is None
+
+
+def test_a_checkpoint_that_is_gone_cannot_be_the_best(tmp_path, capsys):
+    assert not nomination.nominate(words(0.8), str(tmp_path / "step-00000200"), "BACH", storage.Bucket())
+    assert "raise checkpoints.keep" in capsys.readouterr().out
+
+
+def test_a_bucket_that_refuses_costs_no_scores(capsys):
+    assert not nomination.nominate(words(0.8), "/proc/nowhere/step-00000200", "BACH", storage.Bucket())
+    assert "pruned" in capsys.readouterr().out
