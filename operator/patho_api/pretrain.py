@@ -275,7 +275,7 @@ class Evaluation(Spec):
     name: Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
     """Short name, unique in the list."""
     every_steps: Annotated[int, Field(ge=1)]
-    """A checkpoint at a multiple of this step is evaluated."""
+    """A checkpoint at a multiple of this step is evaluated, or skipped (with an event) while three earlier ones have not ended."""
     template: evaluate.EvalTemplate
     """What to evaluate."""
 
@@ -338,4 +338,5 @@ class PretrainSpec(Spec):
         list[Evaluation],
         Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] = []
-    """A PathoEval for every checkpoint that hits everySteps; the best checkpoint is kept."""
+    """A PathoEval for every checkpoint that hits everySteps; the three newest finished ones stay. The first task of the first entry
+    decides which checkpoint is the best; it is kept. An evaluation that fails never stops the training."""

@@ -38,6 +38,7 @@ def test_a_checkpoint_that_is_gone_cannot_be_the_best(tmp_path, capsys):
     assert "raise checkpoints.keep" in capsys.readouterr().out
 
 
-def test_a_bucket_that_refuses_costs_no_scores(capsys):
-    assert not nomination.nominate(words(0.8), "/proc/nowhere/step-00000200", "BACH", storage.Bucket())
-    assert "pruned" in capsys.readouterr().out
+def test_a_bucket_that_refuses_costs_no_scores(url, tmp_path, capsys):
+    (tmp_path / "best.json").mkdir()
+    assert not nomination.nominate(words(0.8), url, "BACH", storage.Bucket())
+    assert "cannot be kept as the best checkpoint" in capsys.readouterr().out
