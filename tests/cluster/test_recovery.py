@@ -1,6 +1,5 @@
 """What a run does beyond its pods, on fake nodes: evaluations of its checkpoints, nodes that die, queues that admit and evict."""
 
-
 import pytest
 
 from patho_api import names
