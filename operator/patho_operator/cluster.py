@@ -9,13 +9,15 @@ from typing import Any
 from patho_api import names
 from patho_operator import client, errors, observed, times
 from patho_operator.observed import Key, Observed
-from patho_operator.plan import Delete, Event, Plan
+from patho_operator.plan import Burial, Delete, Event, Plan
 from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"  # merges conditions by type
+DEAD = "its node did not end it within a minute after its grace period"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PAGE = 500
 GONE_SOON_SECONDS = 2.0  # an object of an earlier resource of the same name is on its way out
@@ -78,7 +80,7 @@ class Cluster:
             query = query | {"continue": following}
 
     async def execute(self, subject: Subject, plan: Plan) -> Json | None:
-        """Carry out a plan: creates, status, deletes, events. The resource with its new status, if that was written.
+        """Carry out a plan: creates, status, deletes, burials, events. The resource with its new status, if that was written.
 
         Raises Refused when a child cannot be made, NotYet when an old one is in the way, ApiError otherwise.
         """
@@ -88,6 +90,8 @@ class Cluster:
         written = await self._write_status(subject, plan.status) if plan.status else None
         for delete in plan.deletes:
             await self._delete(delete)
+        for burial in plan.burials:
+            await self._bury(burial)
         for event in (*plan.events, *refused):
             await self._post(subject, event)
         return written
@@ -100,6 +104,23 @@ class Cluster:
         except errors.NotFound:
             return
         log.info("deleted %s %s/%s", delete.kind, delete.namespace, delete.name)
+
+    async def _bury(self, burial: Burial) -> None:
+        """As Kubernetes' pod garbage collector does where the node object is gone: only a Failed pod loses the Job's finalizer."""
+        now = times.write(datetime.datetime.now(times.UTC))
+        why = {"reason": "DeletionByPathoscale", "message": DEAD, "lastTransitionTime": now}
+        disrupted = {"type": "DisruptionTarget", "status": "True", **why}
+        status = {"phase": "Failed", "reason": "NodeLost", "message": DEAD, "conditions": [disrupted]}
+        options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background", "preconditions": {"uid": burial.uid}}
+        where = path("Pod", burial.namespace, burial.name)
+        try:
+            await self._api.request(
+                "PATCH", f"{where}/status", body={"metadata": {"uid": burial.uid}, "status": status}, content_type=STRATEGIC_MERGE_PATCH
+            )
+            await self._api.request("DELETE", where, body=options)
+        except errors.NotFound:
+            return
+        log.warning("removed pod %s/%s by force: %s", burial.namespace, burial.name, DEAD)
 
     async def _create(self, manifest: Mapping[str, Any], subject: Subject) -> None:
         kind, namespace = manifest["kind"], subject.key.namespace

@@ -20,6 +20,15 @@ class Delete:
 
 
 @dataclasses.dataclass(frozen=True)
+class Burial:
+    """Write a pod off whose node does not answer: failed by a disruption, then removed without its kubelet."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Event:
     """One Kubernetes event about the resource; `reason` is one of names.EVENT_REASONS."""
 
@@ -30,9 +39,10 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to do about one resource. Order: creates, status, deletes, events: what is deleted was first written down, with its reason."""
+    """What to do about one resource. Order: creates, status, deletes, burials, events: what goes was first written down."""
 
     deletes: tuple[Delete, ...] = ()
+    burials: tuple[Burial, ...] = ()
     creates: tuple[Mapping[str, Any], ...] = ()
     optional: tuple[Mapping[str, Any], ...] = ()  # created too; one that is refused is told in an event and stops nothing
     status: Mapping[str, Any] | None = None  # a merge patch of status; None: nothing has changed
@@ -44,11 +54,12 @@ class Plan:
     @property
     def consequential(self) -> bool:
         """Whether it must rest on a live look rather than on an index that may be old."""
-        return bool(self.deletes or self.creates or self.optional or self.terminal or self.ends_attempt)
+        return bool(self.deletes or self.burials or self.creates or self.optional or self.terminal or self.ends_attempt)
 
     def __str__(self) -> str:
         """One line for the log."""
         verbs = [f"create {m['kind']} {m['metadata']['name']}" for m in (*self.creates, *self.optional)]
         verbs += [f"delete {d.kind} {d.name}" for d in self.deletes]
+        verbs += [f"bury Pod {b.name}" for b in self.burials]
         verbs += [f"write {', '.join(self.status)}"] if self.status else []
         return "; ".join(verbs) or "nothing to do"

@@ -7,7 +7,7 @@ from typing import Any
 from patho_api import names
 from patho_operator import attempts, backoff, conditions, evaluations, manifests, status, times, trouble
 from patho_operator.observed import Before, Observed, Time
-from patho_operator.plan import Delete, Event, Plan
+from patho_operator.plan import Burial, Delete, Event, Plan
 from patho_operator.situation import Situation
 from patho_operator.steps import Step
 from patho_operator.subject import Subject
@@ -19,9 +19,9 @@ WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found b
 
 def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) -> Plan:
     """The plan for one resource. `image` is the trainer of the operator's own release."""
-    if subject.deleting:
-        return Plan()
     s = Situation(subject, observed, now)
+    if subject.deleting:
+        return Plan(burials=_burials(s))
     if conditions.has_ended(subject.status):
         return _after_the_end(s)
     step = _unless_refused(decide(s), observed)
@@ -29,6 +29,7 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) ->
     patch = status.difference(subject.raw_status, scoring.status)
     return Plan(
         deletes=(*_deletes(s, step), *scoring.deletes),
+        burials=_burials(s),
         creates=_creates(s, step, image),
         optional=scoring.creates,
         status=patch,
@@ -149,6 +150,11 @@ def _deletes(s: Situation, step: Step) -> tuple[Delete, ...]:
     namespace = s.subject.key.namespace
     doomed = [j for j in s.jobs if not j.deleting and (step.kind == "Stop" or (j.attempt < s.attempt and not j.finished))]
     return tuple(Delete("Job", namespace, j.name, j.uid) for j in doomed)
+
+
+def _burials(s: Situation) -> tuple[Burial, ...]:
+    """Pods whose kubelet should have ended them long ago. With a podFailurePolicy they are replaced only once they are Failed."""
+    return tuple(Burial(s.subject.key.namespace, pod.name, pod.uid) for pod in s.observed.pods if trouble.overdue(pod, s.now))
 
 
 def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], ...]:

@@ -1,12 +1,12 @@
 """Why pods do not run, in the API's own words. Pure."""
 
 from patho_operator import attempts, incidents, times
-from patho_operator.observed import Observed, Time
+from patho_operator.observed import Observed, Pod, Time
 from patho_operator.situation import Situation
 from patho_operator.subject import Subject
 
 Aspect = tuple[str, str, str]
-OVERDUE_SECONDS = 60.0  # after a pod's grace period
+OVERDUE_SECONDS = 60.0  # after a pod's grace period: a busy kubelet and clocks that differ get this long
 PATIENCE_SECONDS = 20.0  # a pod usually runs by then; if not, events say why
 
 
@@ -40,9 +40,12 @@ def lingering(s: Situation) -> str:
         return "waiting for the Job of the last attempt to go"
     first = pods[0]
     sentence = f"waiting for pod {first.name} on node {first.node or '(none)'} to end"
-    overdue = first.deletion is not None and times.seconds_between(first.deletion, s.now) > OVERDUE_SECONDS
-    way_out = ": if the node is dead, delete it or taint it node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
-    return sentence + way_out if overdue else sentence
+    return f"{sentence}: the node does not answer, and the pod is removed by force" if overdue(first, s.now) else sentence
+
+
+def overdue(pod: Pod, now: Time) -> bool:
+    """Whether a pod still claims to live although its kubelet was to kill it a minute ago: the node is dead, or as good as."""
+    return pod.live and pod.deletion is not None and times.seconds_between(pod.deletion, now) > OVERDUE_SECONDS
 
 
 def worth_asking(subject: Subject, observed: Observed, now: Time) -> tuple[str, ...]:

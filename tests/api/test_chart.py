@@ -93,7 +93,7 @@ def test_the_operator_may_do_what_it_does_and_nothing_else(render):
     rights = set().union(*(granted(role) for role in roles.values()))
     assert {("jobs", "create"), ("pods", "watch"), ("pathopretrains/status", "patch"), ("leases", "update")} <= rights
     assert not {right for right in rights if "*" in right or right[0] in ("secrets", "nodes", "pods/exec", "configmaps")}
-    assert not {("pods", verb) for verb in ("create", "delete", "patch")} & rights
+    assert not {("pods", verb) for verb in ("create", "patch")} & rights
     assert ("pathopretrains", "update") not in rights
 
 

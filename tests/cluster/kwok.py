@@ -8,21 +8,22 @@ from tests.cluster.processes import Processes
 
 STAGES = pathlib.Path(__file__).parent / "manifests" / "kwok-stages.yaml"
 LABELS = {"type": "kwok"}
+KIND = "test.pathoscale.dev/kind"  # label: whose process keeps the node alive
 EXIT_CODE = "test.pathoscale.dev/exit-code"
 RUN_FOR = "test.pathoscale.dev/run-for"
 LAST_WORDS = "test.pathoscale.dev/last-words"
 PODS = "127.99.0.1/16"  # pods' addresses are on the loopback: what talks to a fake pod is refused at once, nothing leaves the machine
 
 
-def start(processes: Processes, kubeconfig: pathlib.Path) -> None:
-    """Start the kwok controller; it needs the rights of an administrator."""
+def start(processes: Processes, kubeconfig: pathlib.Path, *, kind: str = "fake") -> None:
+    """Start a kwok controller for the nodes of one kind; it needs the rights of an administrator. To kill it is to kill these nodes."""
     processes.start(
-        "kwok",
+        process_name(kind),
         [
             tools.path("kwok"),
             f"--kubeconfig={kubeconfig}",
             "--manage-all-nodes=false",
-            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            f"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node={kind}",
             "--node-lease-duration-seconds=40",
             f"--server-address=127.0.0.1:{controlplane.free_port()}",
             f"--cidr={PODS}",
@@ -31,10 +32,17 @@ def start(processes: Processes, kubeconfig: pathlib.Path) -> None:
     )
 
 
-def add_nodes(cluster: Cluster, number: int) -> None:
-    """Add fake nodes and wait until they are ready."""
-    cluster.apply(*[_node(f"kwok-{i}") for i in range(number)])
-    waiting.until(lambda: len(_ready(cluster)) >= number, what=f"{number} fake nodes ready")
+def process_name(kind: str) -> str:
+    """Name of the process that keeps the nodes of a kind alive."""
+    return f"kwok-{kind}"
+
+
+def add_nodes(cluster: Cluster, number: int, *, kind: str = "fake") -> list[str]:
+    """Add nodes of a kind, labelled with it, and wait until they are ready; their names."""
+    names = [f"{'kwok' if kind == 'fake' else kind}-{i}" for i in range(number)]
+    cluster.apply(*[_node(name, kind) for name in names])
+    waiting.until(lambda: len(_ready(cluster, kind)) >= number, what=f"{number} nodes ready, {kind}")
+    return names
 
 
 def remove_nodes(cluster: Cluster) -> None:
@@ -47,20 +55,20 @@ def end_pod(cluster: Cluster, pod: str, exit_code: int, last_words: str = "") ->
     cluster.kubectl("annotate", "pod", pod, f"{LAST_WORDS}={last_words}", f"{EXIT_CODE}={exit_code}", "--overwrite")
 
 
-def _node(name: str) -> Manifest:
+def _node(name: str, kind: str) -> Manifest:
     size = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8", "ephemeral-storage": "4Ti"}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": name,
-            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
-            "labels": LABELS | {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
+            "annotations": {"kwok.x-k8s.io/node": kind, "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": LABELS | {KIND: kind, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
         },
         "status": {"allocatable": size, "capacity": size},
     }
 
 
-def _ready(cluster: Cluster) -> list[Manifest]:
-    conditions = [c for node in cluster.list("nodes", "type=kwok") for c in node["status"].get("conditions", [])]
+def _ready(cluster: Cluster, kind: str) -> list[Manifest]:
+    conditions = [c for node in cluster.list("nodes", f"{KIND}={kind}") for c in node["status"].get("conditions", [])]
     return [c for c in conditions if c["type"] == "Ready" and c["status"] == "True"]

@@ -3,8 +3,9 @@
 import pytest
 
 from patho_api import names
-from tests.cluster import runs, waiting
+from tests.cluster import kwok, runs, waiting
 from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.processes import Processes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -45,6 +46,37 @@ def test_checkpoints_are_scored_and_the_best_is_named_while_a_failing_evaluation
     assert waiting.until(lambda: here.get("pev", "again").get("status", {}).get("modelUrl"), what="a model") == saved["url"]
     here.kubectl("delete", "ppt", "scored")
     here.wait_gone("pev", f"{names.LABEL_PRETRAIN}=scored")
+
+
+@pytest.mark.slow
+def test_a_pod_on_a_dead_node_is_written_off_and_replaced_without_an_incident(here: Cluster, processes: Processes):
+    """The shipped podFailurePolicy replaces a pod only once it is Failed, and nobody is left to say so for the dead node's pod."""
+    kwok.start(processes, here.kubeconfig, kind="doomed")
+    doomed = kwok.add_nodes(here, 1, kind="doomed")[0]
+    run = runs.pretrain("bereft", gracePeriodSeconds=5)
+    run["spec"]["compute"] |= {
+        "resources": {"limits": {"nvidia.com/gpu": 8}},
+        "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}],
+    }
+    run["spec"]["compute"]["podTemplate"]["spec"] = {"affinity": prefers("doomed")}
+    here.apply(run)
+    first = runs.running(here, "bereft", 2)
+    lost = next(pod for pod in first if pod["spec"]["nodeName"] == doomed)
+    kept = next(pod for pod in first if pod is not lost)
+    processes.kill(kwok.process_name("doomed"))
+    waiting.until(lambda: runs.uid(lost) not in map(runs.uid, runs.pods(here, "bereft")), what="the lost pod goes", seconds=180)
+    now = runs.running(here, "bereft", 2)
+    assert runs.uid(kept) in map(runs.uid, now)
+    assert doomed not in [pod["spec"]["nodeName"] for pod in now]
+    status = here.get("ppt", "bereft")["status"]
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+    here.kubectl("delete", "node", doomed)
+
+
+def prefers(kind: str) -> dict:
+    """Node affinity for nodes of a kind, as long as they are there."""
+    wanted = {"matchExpressions": [{"key": kwok.KIND, "operator": "In", "values": [kind]}]}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": wanted}]}}
 
 
 def best_of(run: str, name: str) -> Manifest:

@@ -5,7 +5,7 @@ import pytest
 from patho_api import names
 from patho_operator import errors, subject
 from patho_operator.observed import Key
-from patho_operator.plan import Delete, Event, Plan
+from patho_operator.plan import Burial, Delete, Event, Plan
 from tests.controller.builders import UID, created, make_pretrain, plan_for
 
 RUN = subject.parse(make_pretrain())
@@ -84,6 +84,15 @@ async def test_an_optional_object_that_is_refused_is_an_event_and_stops_nothing(
     await cluster.execute(RUN, Plan(optional=(child,), status={"phase": "Running"}))
     assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests] == [("POST", "pathoevals"), ("PATCH", "status"), ("POST", "events")]
     assert "exceeded quota: q" in fake.requests[-1].body["message"]
+
+
+async def test_a_pod_on_a_dead_node_is_failed_by_a_disruption_and_then_deleted_without_its_kubelet(cluster, fake):
+    await cluster.execute(RUN, Plan(burials=(Burial("lab", "p-1", "u1"),)))
+    failed, gone = fake.requests
+    assert (failed.verb, failed.path) == ("PATCH", "/api/v1/namespaces/lab/pods/p-1/status")
+    assert failed.body["metadata"] == {"uid": "u1"}
+    assert (failed.body["status"]["phase"], failed.body["status"]["conditions"][0]["type"]) == ("Failed", "DisruptionTarget")
+    assert gone.body == {"gracePeriodSeconds": 0, "propagationPolicy": "Background", "preconditions": {"uid": "u1"}}
 
 
 async def test_what_is_already_gone_is_no_error(cluster, fake):

@@ -18,6 +18,7 @@ from tests.controller.builders import (
     started,
 )
 
+CLOCK = "2030-01-01T12:00:00Z"
 TWO = started(make_pretrain(compute={"nodes": 2}))
 ELASTIC = started(make_pretrain(compute={"nodes": 2, "minNodes": 1}))
 QUEUED = started(make_pretrain(compute={"nodes": 2, "queueName": "gpus"}))
@@ -104,13 +105,44 @@ def test_admitted_by_kueue_with_fewer_pods_is_not_an_edit():
     assert why(body, [make_pod(body, 0)], job=make_job(body, suspend=False, parallelism=1)) == ""
 
 
-def test_a_pod_on_a_dead_node_is_named_with_the_way_out():
-    body = after(TWO, plan_for(TWO, now=at(10)))
-    pod = make_pod(TWO, 1, deleting=True)
+def dying(body, index=1, **shape):
+    """A pod that was to be gone at NOW, on node gpu-7."""
+    pod = make_pod(body, index, deleting=True, **shape)
     pod["spec"] = {"nodeName": "gpu-7"}
-    message = condition(after(body, plan_for(body, [], [pod], now=at(100))), "Running")[2]
+    return pod
+
+
+@pytest.mark.parametrize(("seconds", "buried"), [(60, 0), (61, 1)])
+def test_a_pod_on_a_dead_node_is_written_off_a_minute_after_its_grace_period(seconds, buried):
+    plan = plan_for(TWO, [make_job(TWO)], [make_pod(TWO, 0), dying(TWO)], now=at(seconds))
+    assert len(plan.burials) == buried
+    assert not plan.deletes
+
+
+def test_a_pod_that_has_ended_is_not_buried():
+    assert not plan_for(TWO, [make_job(TWO)], [make_pod(TWO, 0), dying(TWO, exit_code=143)], now=at(1000)).burials
+
+
+def test_a_new_attempt_names_the_dead_node_that_it_waits_for():
+    body = after(TWO, plan_for(TWO, now=at(10)))
+    plan = plan_for(body, [], [dying(TWO)], now=at(100))
+    message = condition(after(body, plan), "Running")[2]
     assert "on node gpu-7" in message
-    assert "out-of-service" in message
+    assert "removed by force" in message
+    assert [b.name for b in plan.burials] == [dying(TWO)["metadata"]["name"]]
+
+
+def test_a_run_that_is_being_deleted_does_not_wait_for_a_dead_node():
+    body = make_pretrain()
+    body["metadata"]["deletionTimestamp"] = "2030-01-01T12:00:00Z"
+    assert plan_for(body, [], [dying(body)], now=at(100)).burials
+
+
+def test_a_pod_that_was_written_off_is_a_disruption_and_no_incident():
+    lost = dying(TWO)
+    lost["status"] |= {"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "lastTransitionTime": CLOCK}]}
+    status = after(TWO, plan_for(TWO, [make_job(TWO)], [make_pod(TWO, 0), lost]))["status"]
+    assert (status["restarts"], status["disruptions"]) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, create]                # one for a run; its owner's end deletes it
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]           # the Job controller creates and deletes them
+  verbs: [get, list, watch, delete]   # the Job controller makes them; delete: those on nodes that do not answer
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]                      # such a pod is Failed, or its Job would wait for it
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]               # list: why a pod waits, in the scheduler's own words
