@@ -51,6 +51,11 @@ class Foreground(Spec):
             "slides.foreground.masksUrl belongs to method Masks, and Masks needs it: a url pattern with {id} or {name}",
             lambda f: (f.method == "Masks") == (f.masks_url != ""),
         ),
+        Rule(
+            "self.masksUrl == '' || self.masksUrl.contains('{id}') || self.masksUrl.contains('{name}')",
+            "slides.foreground.masksUrl would name one mask for all slides: write {id} or {name} into it, such as gs://me/masks/{name}.png",
+            lambda f: not f.masks_url or "{id}" in f.masks_url or "{name}" in f.masks_url,
+        ),
     )
 
     method: Literal["Otsu", "Saturation", "Masks", "None"] = "Otsu"
@@ -58,7 +63,8 @@ class Foreground(Spec):
     min_coverage: UnitInterval = 0.4
     """Share of a patch that must lie on tissue. Default: 0.4, as in arXiv 2404.15217."""
     masks_url: Annotated[str, Field(max_length=1024)] = ""
-    """URL pattern of mask images (PNG or TIFF, non-zero is tissue, whole slide), with `{id}` or `{name}`, for method Masks."""
+    """URL pattern of mask images (PNG or TIFF, non-zero is tissue, whole slide at any resolution), for method Masks: `{id}` is the
+    manifest's id, `{name}` the slide's file name without its ending. Reached through `slides.storage`."""
 
 
 class Slides(Spec):

@@ -36,10 +36,6 @@ def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
     extras = spec.training.augmentation
     candidates = [
         (spec.method == "DINOv2", "spec.method DINOv2 is not implemented yet: use DINO"),
-        (
-            spec.slides.foreground.method == "Masks",
-            "spec.slides.foreground.method Masks is not implemented yet: use Otsu, Saturation or None",
-        ),
         (extras.hed, "spec.training.augmentation.hed is not implemented yet: leave it false"),
         (extras.rotate90, "spec.training.augmentation.rotate90 is not implemented yet: leave it false"),
         (extras.hsv_filter, "spec.training.augmentation.hsvFilter is not implemented yet: leave it false"),

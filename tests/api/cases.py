@@ -178,6 +178,12 @@ REFUSED = [
     _pretrain("more survivors than nodes", {"spec.compute": {"nodes": 2, "minNodes": 3}}, "spec.compute", "minNodes must not exceed nodes"),
     _pretrain("timm without a tag", {"spec.model": {"init": {"source": "Timm"}}}, "spec.model.init", "set tag, such as dino"),
     _pretrain("a url without source URL", {"spec.model": {"init": {"url": "gs://m/a.pth"}}}, "spec.model.init", "belongs to source URL"),
+    _pretrain(
+        "one mask for all slides",
+        {"spec.slides.foreground": {"method": "Masks", "masksUrl": "gs://m/mask.png"}},
+        "spec.slides.foreground",
+        "write {id} or {name}",
+    ),
     _pretrain("masks without a pattern", {"spec.slides.foreground": {"method": "Masks"}}, "spec.slides.foreground", "Masks needs it"),
     _pretrain(
         "a scale upside down", {"spec.training.crops": {"localScale": [0.4, 0.05]}}, "spec.training.crops", "write the smaller first"

@@ -27,7 +27,6 @@ def test_a_plain_specification_is_supported_whole(spec):
     ("spec", "field"),
     [
         (make_pretrain(method="DINOv2"), "spec.method"),
-        (make_pretrain(slides=BASE["slides"] | {"foreground": {"method": "Masks", "masksUrl": "s3://m/{id}.png"}}), "foreground.method"),
         (make_pretrain(training={"augmentation": {"hed": True}}), "augmentation.hed"),
         (make_eval(tasks=[{"name": "BACH", "data": "s3://d"}]), "spec.tasks: BACH"),
         (make_eval(compute={"nodes": 2}), "spec.compute"),

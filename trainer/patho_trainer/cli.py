@@ -102,14 +102,15 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.argument("source")
 @click.option("--out", required=True, help="Folder of the index (URL or path).")
-@click.option("--foreground", type=click.Choice(["Otsu", "Saturation", "None"]), default="Otsu", show_default=True)
+@click.option("--foreground", type=click.Choice(["Otsu", "Saturation", "Masks", "None"]), default="Otsu", show_default=True)
+@click.option("--masks", default="", help="URL of your own masks with {id} or {name} in it, for --foreground Masks.")
 @storage_options
-def index(source: str, out: str, foreground: str, endpoint: str, region: str, anonymous: bool) -> None:
+def index(source: str, out: str, foreground: str, masks: str, endpoint: str, region: str, anonymous: bool) -> None:
     """Index the slides of SOURCE: a manifest, a glob, or a prefix that ends in /."""
     from patho_trainer import inspection
 
     storage = common.Storage(endpoint=endpoint, region=region, anonymous=anonymous)
-    inspection.build_index(source, out, foreground, storage, console)
+    inspection.build_index(source, out, {"method": foreground, "masksUrl": masks}, storage, console)
 
 
 @main.command()

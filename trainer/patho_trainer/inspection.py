@@ -1,14 +1,16 @@
 """Looking before running: the index of a source, the pictures a run would see, the speed of its loader."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
+import pydantic
 import rich.console
 import torch
 from numpy import typing as npt
 
 from patho_api import common, pretrain, resource
-from patho_trainer import config, terminal
+from patho_trainer import config, errors, terminal
 from patho_trainer.data import augment, catalog, index, preview, slide, storage, stream
 from patho_trainer.data import bench as loader_bench
 from patho_trainer.models import vit
@@ -18,14 +20,20 @@ SHOWN_LOCALS = 4
 SHOWN_SLIDES = 4
 
 
-def build_index(source: str, out: str, foreground: str, storage_spec: common.Storage, console: rich.console.Console) -> catalog.Catalog:
+def build_index(
+    source: str, out: str, foreground: Mapping[str, str], storage_spec: common.Storage, console: rich.console.Console
+) -> catalog.Catalog:
     """Index the slides of `source` with the default magnifications; shows progress, the mix that results, and what was rejected."""
     patches = pretrain.Patches()
+    try:
+        wanted = pretrain.Foreground.model_validate(foreground)
+    except pydantic.ValidationError as error:
+        raise errors.InvalidConfiguration("; ".join(resource.sentences(error))) from error
     with terminal.Counter(console, "Indexing") as counter:
         found = index.build(
             [source],
             out,
-            foreground=pretrain.Foreground.model_validate({"method": foreground}),
+            foreground=wanted,
             patches=patches,
             bucket=storage.Bucket(storage_spec),
             progress=counter.show,

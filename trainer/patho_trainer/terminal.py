@@ -58,9 +58,11 @@ class ProgressView:
 
 
 class Counter:
-    """Counts one long piece of work: a bar on a terminal, nothing elsewhere."""
+    """Counts one long piece of work: a bar on a terminal, else a line every 10 s."""
 
     def __init__(self, console: rich.console.Console, title: str) -> None:
+        self._console, self._title, self._began = console, title, time.monotonic()
+        self._last = self._began
         self._bar = rich.progress.Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(title, total=None, facts="")
 
@@ -72,7 +74,16 @@ class Counter:
         self._bar.stop()
 
     def show(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        self._bar.update(self._task, completed=done, total=total, facts=left(done, total, now - self._began))
+        if not self._console.is_terminal and now - self._last > PLAIN_SECONDS:
+            self._last = now
+            self._console.print(f"{self._title} {done:,}/{total:,}  {left(done, total, now - self._began)}", highlight=False)
+
+
+def left(done: int, total: int, seconds: float) -> str:
+    """How long the rest takes at the speed so far."""
+    return f"ETA {duration(seconds / done * (total - done))}" if done else ""
 
 
 def facts(now: report.ProgressReport) -> str:

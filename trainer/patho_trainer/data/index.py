@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from patho_api import pretrain
 from patho_trainer import errors
-from patho_trainer.data import catalog, manifest, record, scan, storage, table, urls
+from patho_trainer.data import catalog, manifest, masks, record, scan, storage, table, urls
 
 FORMAT = 1  # of records and masks: another number makes every slide be looked at again
 FLUSH_SLIDES = 32  # what a kill can cost a rank, at most
@@ -132,11 +132,12 @@ def _fetcher(url: str, bucket: storage.Bucket) -> catalog.Fetch:
     return fetch
 
 
-def key_of(entry: manifest.Entry, foreground: pretrain.Foreground) -> str:
-    """What a slide's facts and mask were made from; empty where the object is not there, which equals nothing."""
-    if entry.info is None:
+def key_of(entry: manifest.Entry, foreground: pretrain.Foreground, mask: storage.ObjectInfo | None = None) -> str:
+    """What a slide's facts and mask were made from; empty where an object is not there, which equals nothing."""
+    if entry.info is None or (foreground.method == "Masks" and mask is None):
         return ""
-    return _hash([FORMAT, entry.url, entry.info.size, entry.info.etag, entry.mpp, foreground.method])
+    made_from = [FORMAT, entry.url, entry.info.size, entry.info.etag, entry.mpp, foreground.method]
+    return _hash([*made_from, mask.url, mask.size, mask.etag] if mask else made_from)
 
 
 def _hash(value: object) -> str:
@@ -187,13 +188,21 @@ class _Rank:
                 entry = dataclasses.replace(entry, info=self._bucket.head(entry.url))
             except storage.NotFound as error:
                 return table.Row(scan.rejected(entry, "Missing", str(error)), ""), b""
-        key = key_of(entry, self._job.foreground)
-        if key in self._settled:
+        key = key_of(entry, self._job.foreground, self._mask(entry))
+        if key and key in self._settled:
             return table.Row(scan.named(self._settled[key].slide, entry), key), b""
-        if key in self._recount:
+        if key and key in self._recount:
             return table.Row(self._counted(scan.named(self._recount[key].slide, entry)), key), b""
         slide, data = self._scanner.look(entry)
         return table.Row(slide, key), data
+
+    def _mask(self, entry: manifest.Entry) -> storage.ObjectInfo | None:
+        """The user's mask of a slide: the slide is looked at again where it has changed."""
+        if self._job.foreground.method != "Masks":
+            return None
+        with contextlib.suppress(storage.NotFound):
+            return self._bucket.head(masks.url_of(self._job.foreground.masks_url, entry))
+        return None
 
     def _counted(self, slide: catalog.Slide) -> catalog.Slide:
         """Positions for other patches than before, from the mask in the index: the slide is not opened."""

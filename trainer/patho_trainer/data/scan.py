@@ -5,7 +5,7 @@ import dataclasses
 import openslide
 
 from patho_api import pretrain
-from patho_trainer.data import catalog, copies, manifest, slide, storage, tissue
+from patho_trainer.data import catalog, copies, manifest, masks, slide, storage, tissue
 
 
 def named(row: catalog.Slide, entry: manifest.Entry) -> catalog.Slide:
@@ -37,7 +37,7 @@ class Scanner:
         assert entry.info is not None
         try:
             opened = slide.inspect(entry.info, self._bucket, self._copies, entry.mpp)
-            mask = self._tissue(opened)
+            mask = self._tissue(opened, entry)
         except slide.Rejected as error:
             return rejected(entry, error.reason, str(error)), b""
         except storage.NotFound as error:
@@ -48,11 +48,21 @@ class Scanner:
             return rejected(entry, "Unreadable", f"OpenSlide cannot read it: {error}"), b""
         return self.judge(named(opened.facts, entry), mask), opened.record.with_mask(mask)
 
-    def _tissue(self, opened: slide.Opened) -> tissue.Mask:
-        picture = opened.thumbnail(*tissue.mask_shape(*opened.dimensions, opened.mpp))
+    def _tissue(self, opened: slide.Opened, entry: manifest.Entry) -> tissue.Mask:
+        shape = tissue.mask_shape(*opened.dimensions, opened.mpp)
+        picture = opened.thumbnail(*shape)
         if not tissue.is_brightfield(picture):
             raise slide.Rejected("NotBrightfield", "the picture is dark, as in fluorescence: only brightfield slides are used")
+        if self._foreground.method == "Masks":
+            return self._users_mask(entry, shape)
         return tissue.mask(picture, self._foreground.method)
+
+    def _users_mask(self, entry: manifest.Entry, shape: tuple[int, int]) -> tissue.Mask:
+        url = masks.url_of(self._foreground.masks_url, entry)
+        try:
+            return masks.decode(self._bucket.read(url), url, *shape)
+        except storage.NotFound as error:
+            raise slide.Rejected("NoMask", f"there is no mask {url}: foreground.masksUrl says where masks lie") from error
 
     def judge(self, row: catalog.Slide, mask: tissue.Mask) -> catalog.Slide:
         """The row with the positions counted that wanted patches may take; rejected where there is none. Pure."""
