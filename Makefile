@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check lint bench cluster-up cluster-down constraints generate clean
+.PHONY: help demo test check lint bench chaos cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -23,16 +23,19 @@ demo: $(READY) ## train, probe and look: a real slide through a real object-stor
 
 test: lint ## every test that can run here; ends with what was not run and why
 	@tests/prepare.sh
-	@$(BIN)/pytest -q tests -m "not bench"
+	@$(BIN)/pytest -q tests -m "not bench and not chaos"
 
 check: lint ## the fast loop: lint, types, import contracts, unit tests
-	@$(BIN)/pytest -q tests -m "not cluster and not node and not bench and not slow"
+	@$(BIN)/pytest -q tests -m "not cluster and not node and not bench and not chaos and not slow"
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: $(READY) ## the measurements of tests/bench
 	@$(BIN)/pytest -q tests/bench -m bench -s
+
+chaos: $(READY) ## every fault at every call of a run's life; prints counts (about an hour)
+	@$(BIN)/pytest tests/cluster/chaos -m chaos -s
 
 cluster-up: $(READY) ## a local control plane with fake nodes, to play with
 	@$(BIN)/python -m tests.cluster.up

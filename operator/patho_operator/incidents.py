@@ -24,7 +24,7 @@ class Counts:
 
 def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
     """Totals over all attempts up to this one, as far as pods and rank 0's report still show them."""
-    groups = list(_groups(pods))
+    groups = list(_groups(_before_success(pods)))
     host = _current(pods, index=0)
     faults = [group for group in groups if not _excused(group, host)]
     disruptions = len(groups) - len(faults)
@@ -40,6 +40,12 @@ def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
 def faulty(pods: Iterable[Pod]) -> list[Pod]:
     """Pods that failed by themselves, oldest first."""
     return sorted((p for p in pods if p.phase == "Failed" and not p.stopped), key=lambda p: p.end)
+
+
+def _before_success(pods: Sequence[Pod]) -> Sequence[Pod]:
+    """Pods that did not end because index 0 was done: then the Job controller ends the others."""
+    done = min((p.end for p in pods if p.index == 0 and p.phase == "Succeeded"), default=None)
+    return [p for p in pods if done is None or p.end < done]
 
 
 def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:

@@ -23,7 +23,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the tools before the first test starts its clock."""
-    wanted = any(item.get_closest_marker(mark) for item in session.items for mark in ("cluster", "node"))
+    wanted = any(item.get_closest_marker(mark) for item in session.items for mark in ("cluster", "node", "chaos"))
     if wanted and not session.config.option.collectonly and tools.missing() and not tools.reason_against_building():
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print("\nbuilding the control plane from pinned Go modules: about ten minutes, once")

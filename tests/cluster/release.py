@@ -37,7 +37,7 @@ class Operator:
     def __init__(self, processes: Processes, cluster: Cluster):
         self._processes = processes
         self._port = controlplane.free_port()
-        self._kubeconfig = _as_service_account(cluster, processes.folder / "operator.kubeconfig")
+        self._kubeconfig = as_service_account(cluster, processes.folder / "operator.kubeconfig")
 
     def start(self) -> None:
         """Start it and wait until it works."""
@@ -62,7 +62,7 @@ class Operator:
             return False
 
 
-def _as_service_account(cluster: Cluster, path: pathlib.Path) -> pathlib.Path:
+def as_service_account(cluster: Cluster, path: pathlib.Path) -> pathlib.Path:
     """The cluster's kubeconfig with the operator's token in place of the administrator's rights."""
     config = json.loads(cluster.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json"))
     token = cluster.inside(NAMESPACE).kubectl("create", "token", NAME, f"--duration={TOKEN_LIFETIME}").strip()

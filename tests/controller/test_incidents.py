@@ -33,6 +33,11 @@ STORIES = {
     "a pod that was told to stop": ([running(0), failed(1, 100, 143)], (0, 1)),
     "index 0 was drained and the others ended with it": ([failed(0, 100, 143, disrupted=True), failed(1, 104), failed(2, 104)], (0, 1)),
     "index 0 was deleted by hand without a trace": ([running(0, 110), failed(1, 104), failed(2, 104)], (0, 1)),
+    "index 0 was done and the Job ended the others": (
+        [make_pod(GANG, 0, exit_code=0, ended=at(90)), failed(1, 91, 143)],
+        (0, 0),
+    ),
+    "a crash before index 0 was done": ([make_pod(GANG, 0, exit_code=0, ended=at(90)), failed(1, 80)], (1, 0)),
     "a permanent error": ([failed(0, 100, 42), failed(1, 104)], (0, 0)),
 }
 

@@ -1,0 +1,85 @@
+"""The API server as its administrator, asynchronously: many runs are driven and watched at the same time."""
+
+import json
+import pathlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+
+Json = dict[str, Any]
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class Failed(RuntimeError):
+    """The API server refused; the message is what it said."""
+
+
+class Admin:
+    """One connection pool; raw JSON."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._api = client.ApiClient(configuration)
+        self.host = configuration.host
+        self.tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)  # without the administrator's certificate
+
+    async def __aenter__(self) -> "Admin":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+
+    async def request(self, verb: str, path: str, body: Any = None, content_type: str = "application/json") -> Json:
+        """The decoded answer. Raises Failed."""
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        data = None if body is None else json.dumps(body)
+        async with self._session.request(verb, self.host + path, data=data, headers=headers) as answer:
+            found: Json = await answer.json()
+        if answer.status >= 400:
+            raise Failed(f"{verb} {path}: {answer.status} {found.get('message')}")
+        return found
+
+    async def create(self, path: str, body: Json) -> Json:
+        """POST."""
+        return await self.request("POST", path, body)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        """A merge patch."""
+        return await self.request("PATCH", path, body, MERGE_PATCH)
+
+    async def delete(self, path: str, propagation: str = "Background") -> None:
+        """DELETE; what is gone already is no failure."""
+        try:
+            await self.request("DELETE", path, {"propagationPolicy": propagation})
+        except Failed as error:
+            if " 404 " not in str(error):
+                raise
+
+    async def events(self, path: str, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
+        """(ADDED, MODIFIED or DELETED, object) of everything from now on, for ever."""
+        headers: dict[str, str] = {"Accept": "application/json"}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        query = f"?watch=true&timeoutSeconds=3600&labelSelector={selector}"
+        timeout = aiohttp.ClientTimeout()
+        async with self._session.get(self.host + path + query, headers=headers, timeout=timeout) as answer:
+            answer.raise_for_status()
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise Failed(f"watch of {path}: {event['object']}")
+                yield event["type"], event["object"]
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = self._api.rest_client.pool_manager
+        return session
+
+
+async def connect(kubeconfig: pathlib.Path) -> Admin:
+    """An administrator by a kubeconfig."""
+    configuration = client.Configuration()
+    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    return Admin(configuration)

@@ -1,0 +1,140 @@
+"""The whole life of a run on fake nodes: queued, admitted, running, a pod fails, suspended, resumed, evaluated, done, gone."""
+
+import datetime
+import json
+from typing import Any
+
+from patho_api import names
+from patho_operator import cluster, observed
+from tests.cluster import kwok, runs
+from tests.cluster.chaos import invariants
+from tests.cluster.chaos.admin import Admin
+from tests.cluster.chaos.witness import Witness
+
+Json = dict[str, Any]
+IMAGE = "pathoscale/trainer:latest"  # what the operator uses by default
+RUN, PROBE = "life", "probe"
+STEP_SECONDS = 120.0  # for each thing that is waited for; the machine may be busy
+CHECKPOINT = {"step": 10, "url": "gs://work/life/step-00000010", "time": "2030-01-01T00:00:00Z"}
+SCORE = {"task": "PatchClassification", "metric": "balancedAccuracy", "mean": 0.875, "std": 0.0125, "runs": 5, "samples": 40}
+
+
+class Life:
+    """One life in one namespace."""
+
+    def __init__(self, admin: Admin, witness: Witness, checker: invariants.Checker, namespace: str) -> None:
+        self.admin, self.witness, self.checker, self.namespace = admin, witness, checker, namespace
+
+    async def live(self) -> list[str]:
+        """Live it; what was not as it must be, besides what the checker sees at every moment."""
+        try:
+            return await self._live()
+        except TimeoutError as error:
+            return [str(error)]
+
+    async def _live(self) -> list[str]:
+        await self._apply(runs.pretrain(RUN, nodes=2) | {}, queue="fast")
+        await self._admit(1)
+        await self._phase("Running")
+        await self._fail_a_pod()
+        await self._change({"runPolicy": {"suspend": True}})
+        await self._until("Suspended", lambda: self._is("Suspended"))
+        await self._change({"runPolicy": {"suspend": False}})
+        await self._admit(2)
+        await self._phase("Running")
+        await self._evaluate()
+        await self._end_pod(0, 0, {"reason": "Completed", "message": "done", "step": 10, "checkpoint": CHECKPOINT})
+        await self._until("Succeeded", lambda: self._is("Succeeded"))
+        wrong = await self._rest() + self._account()
+        await self._change({"runPolicy": {"ttlSecondsAfterFinished": 0}})
+        await self._until("deletion after its time to live", lambda: not self._resource(names.PRETRAIN, RUN))
+        await self.admin.delete(cluster.path(names.EVAL, self.namespace, PROBE), "Foreground")
+        await self._until("no child left", lambda: not self._children())
+        return wrong
+
+    async def _apply(self, manifest: Json, queue: str = "") -> None:
+        manifest["spec"]["compute"]["queueName"] = queue
+        await self.admin.create(cluster.path(manifest["kind"], self.namespace), manifest)
+
+    async def _admit(self, attempt: int) -> None:
+        """As Kueue does."""
+        name = f"{RUN}-pt-{attempt}"
+        await self._until(f"Job {name}", lambda: self.witness.get("Job", self.namespace, name))
+        await self._until("Queued", lambda: self._status(names.PRETRAIN, RUN).get("phase") == "Queued")
+        await self.admin.patch(cluster.path("Job", self.namespace, name), {"spec": {"suspend": False}})
+
+    async def _fail_a_pod(self) -> None:
+        """Index 1 fails with its last words; the Job controller replaces it."""
+        await self._end_pod(1, 1, {"reason": "Crashed", "message": "CUDA error", "step": 10, "checkpoint": CHECKPOINT})
+        await self._until("the incident is counted", lambda: self._status(names.PRETRAIN, RUN).get("restarts") == 1)
+        await self._until("two pods again", lambda: len(self._running()) == 2)
+        await self._phase("Running")
+
+    async def _evaluate(self) -> None:
+        annotations = runs.ends(0, run_for="0s", reason="Completed", message="done", results=[SCORE])
+        manifest = runs.evaluation(PROBE, annotations)
+        manifest["spec"]["model"] = {"pretrain": {"name": RUN}}
+        await self._apply(manifest)
+        await self._until("scores", lambda: self._is("Succeeded", names.EVAL, PROBE))
+
+    async def _end_pod(self, index: int, code: int, words: Json) -> None:
+        pod = next(p for p in self._running() if runs.index(p) == index)
+        annotations = {kwok.EXIT_CODE: str(code), kwok.LAST_WORDS: json.dumps(words)}
+        path = cluster.path("Pod", self.namespace, pod["metadata"]["name"])
+        await self.admin.patch(path, {"metadata": {"annotations": annotations}})
+
+    async def _rest(self) -> list[str]:
+        """Nothing is left to do about either resource."""
+        wrong: list[str] = []
+        for kind, name in ((names.PRETRAIN, RUN), (names.EVAL, PROBE)):
+            await self._until(f"rest of {name}", lambda kind=kind, name=name: not self._undone(kind, name))
+            wrong += self._undone(kind, name)
+        resources = [*self.witness.all(names.PRETRAIN, self.namespace), *self.witness.all(names.EVAL, self.namespace)]
+        return wrong + invariants.orphans(resources, self._children(owned_by_resource=True))
+
+    def _undone(self, kind: str, name: str) -> list[str]:
+        body, pretrain = self._resource(kind, name), self._resource(names.PRETRAIN, RUN)
+        jobs, pods = (self.witness.all(child, self.namespace, name) for child in ("Job", "Pod"))
+        now = datetime.datetime.now(datetime.UTC)
+        return invariants.at_rest(body, jobs, pods, now, image=IMAGE, pretrain=pretrain) if body else [f"{name} is gone"]
+
+    def _account(self) -> list[str]:
+        """What the run says of itself, and which Jobs there ever were."""
+        found, probe = self._status(names.PRETRAIN, RUN), self._status(names.EVAL, PROBE)
+        body = self._resource(names.PRETRAIN, RUN) or {"metadata": {"uid": ""}}
+        told = {
+            "attempt, restarts, disruptions": ((found["attempt"], found["restarts"], found["disruptions"]), (2, 1, 0)),
+            "reasons of attempts": ([a["reason"] for a in found["attempts"]], ["Suspended", "Completed"]),
+            "checkpoint": (found["checkpoint"]["latest"], CHECKPOINT),
+            "attempts that had a Job": (self.checker.attempts(body["metadata"]["uid"]), [1, 2]),
+            "attempts of the evaluation": ((probe["attempt"], probe["restarts"]), (1, 0)),
+            "scores": (probe["results"], [SCORE]),
+        }
+        return [f"{self.namespace}: {what}: {is_} instead of {must}" for what, (is_, must) in told.items() if is_ != must]
+
+    async def _change(self, spec: Json) -> None:
+        await self.admin.patch(cluster.path(names.PRETRAIN, self.namespace, RUN), {"spec": spec})
+
+    async def _phase(self, phase: str) -> None:
+        await self._until(phase, lambda: self._status(names.PRETRAIN, RUN).get("phase") == phase)
+
+    async def _until(self, what: str, look: Any) -> None:
+        await self.witness.until(self.namespace, what, look, STEP_SECONDS)
+
+    def _resource(self, kind: str, name: str) -> Json | None:
+        return self.witness.get(kind, self.namespace, name)
+
+    def _status(self, kind: str, name: str) -> Json:
+        return (self._resource(kind, name) or {}).get("status") or {}
+
+    def _is(self, condition: str, kind: str = names.PRETRAIN, name: str = RUN) -> bool:
+        found = self._status(kind, name).get("conditions", [])
+        return any(c["type"] == condition and c["status"] == "True" for c in found)
+
+    def _running(self) -> list[Json]:
+        found = self.witness.all("Pod", self.namespace, RUN)
+        return [p for p in found if observed.pod(p).running]
+
+    def _children(self, *, owned_by_resource: bool = False) -> list[Json]:
+        kinds = ("Job", "Service") if owned_by_resource else ("Job", "Service", "Pod")
+        return [child for kind in kinds for child in self.witness.all(kind, self.namespace)]
