@@ -14,7 +14,7 @@ from tests.cluster.chaos.witness import Witness
 Json = dict[str, Any]
 IMAGE = "pathoscale/trainer:latest"  # what the operator uses by default
 RUN, PROBE = "life", "probe"
-STEP_SECONDS = 120.0  # for each thing that is waited for; the machine may be busy
+STEP_SECONDS = 240.0  # for each thing that is waited for; the machine may be busy
 CHECKPOINT = {"step": 10, "url": "gs://work/life/step-00000010", "time": "2030-01-01T00:00:00Z"}
 SCORE = {"task": "PatchClassification", "metric": "balancedAccuracy", "mean": 0.875, "std": 0.0125, "runs": 5, "samples": 40}
 

@@ -7,6 +7,7 @@ DELETE that could hit the wrong object or orphan its children.
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import json
 import re
@@ -129,11 +130,12 @@ class Proxy:
         """Events as they come, except for what `watches` does to them."""
         async with self._session.get(self._url(request), headers=_headers(request)) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]})
-            await response.prepare(request)
-            async for line in answer.content:
-                if await self.watches.passed(line, target.resource if target else "", response) == "Cut":
-                    _reset(request)
-                    break
+            with contextlib.suppress(ConnectionError):  # the operator is gone
+                await response.prepare(request)
+                async for line in answer.content:
+                    if await self.watches.passed(line, target.resource if target else "", response) == "Cut":
+                        _reset(request)
+                        break
             return response
 
     def _url(self, request: web.Request) -> str:

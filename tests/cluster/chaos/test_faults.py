@@ -31,7 +31,7 @@ async def test_a_call_that_fails_changes_nothing(arena: Arena):
 
 async def test_an_operator_killed_at_a_call_changes_nothing(arena: Arena):
     async with campaign.world(arena) as made:
-        judge(await campaign.each_with_an_operator(made, some(campaign.calls(proxy.KILLS), KILLS), KILLS))
+        judge(await campaign.each_with_an_operator(made, some(campaign.calls(proxy.KILLS), KILLS), KILLS // 2))
 
 
 async def test_watches_that_lie_change_nothing(arena: Arena):
