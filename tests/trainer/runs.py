@@ -58,25 +58,35 @@ def spec(folder: pathlib.Path | str, **changes: Any) -> pretrain.PretrainSpec:
 @contextlib.contextmanager
 def process(wanted: pretrain.PretrainSpec, folder: pathlib.Path, bucket: storage.Bucket | None = None) -> Iterator[context.Context]:
     """A world of one process, inside the test."""
-    space = workspace.Workspace(folder / "space")
-    space.folder.mkdir(parents=True, exist_ok=True)
-    bucket = bucket or storage.Bucket()
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield context.Context(
-            spec=wanted,
-            run_id=RUN_ID,
-            attempt=1,
-            world=distributed.World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cpu")),
-            space=space,
-            slides=bucket,
-            place=checkpoint.Place(wanted.checkpoints.url, bucket, fencing.claim(wanted.checkpoints.url, 1, bucket), space.scratch),
-            reporter=progress.Reporter(space, RUN_ID, enabled=True),
-            metrics=metrics.TrainMetrics(prometheus_client.CollectorRegistry()),
-            stop=threading.Event(),
-        )
+        world = distributed.World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cpu"))
+        with context_in(world, wanted, folder, bucket or storage.Bucket()) as ctx:
+            yield ctx
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def context_in(
+    world: distributed.World, wanted: pretrain.PretrainSpec, folder: pathlib.Path, bucket: storage.Bucket
+) -> Iterator[context.Context]:
+    """What a process of `world` is given; all processes call it."""
+    space = workspace.Workspace(folder / "space")
+    space.folder.mkdir(parents=True, exist_ok=True)
+    claim = distributed.on_first(world, lambda: fencing.claim(wanted.checkpoints.url, 1, bucket))
+    yield context.Context(
+        spec=wanted,
+        run_id=RUN_ID,
+        attempt=1,
+        world=world,
+        space=space,
+        slides=bucket,
+        place=checkpoint.Place(wanted.checkpoints.url, bucket, claim, space.scratch),
+        reporter=progress.Reporter(space, RUN_ID, enabled=world.reports),
+        metrics=metrics.TrainMetrics(prometheus_client.CollectorRegistry()),
+        stop=threading.Event(),
+    )
 
 
 def steps(folder: pathlib.Path) -> list[dict[str, Any]]:

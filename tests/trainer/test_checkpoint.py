@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from patho_api import report
-from patho_trainer import best, checkpoint, distributed, errors, fencing
+from patho_trainer import best, checkpoint, distributed, errors, fencing, saving
 from patho_trainer.data import storage
 
 ALONE = distributed.World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cpu"))
@@ -42,13 +42,13 @@ def place(root: str, bucket: storage.Bucket, attempt: int = 1) -> checkpoint.Pla
 
 
 def save(where: checkpoint.Place, step: int, value: float = 0.0):
-    return checkpoint.save(where, ALONE, step, {"method": {"w": torch.full((3,), value)}}, b"teacher", FACTS)
+    return saving.write(where, ALONE, step, {"method": {"w": torch.full((3,), value)}}, FACTS, keep=10)
 
 
 def test_a_saved_state_comes_back_bit_by_bit(root, bucket):
     where = place(root, bucket)
     weights = torch.randn(5, 7, dtype=torch.float64)
-    found = checkpoint.save(where, ALONE, 20, {"method": {"w": weights}, "optimizer": {"w": {"step": torch.tensor(20.0)}}}, b"t", FACTS)
+    found = saving.write(where, ALONE, 20, {"method": {"w": weights}, "optimizer": {"w": {"step": torch.tensor(20.0)}}}, FACTS, keep=10)
     state = {"method": {"w": torch.zeros(5, 7, dtype=torch.float64)}, "optimizer": {"w": {"step": torch.zeros(())}}}
     checkpoint.load(where, ALONE, found.url, state)
     assert torch.equal(state["method"]["w"], weights)
@@ -166,11 +166,63 @@ def test_a_writer_that_lost_the_race_for_the_marker_ends(root, bucket, monkeypat
     old = place(root, bucket)
     new = place(root, bucket)
     save(new, 10)
-    monkeypatch.setattr(checkpoint, "_may_write", lambda *_: True)  # it looked before the newer one came
+    monkeypatch.setattr(saving, "_may_write", lambda *_: True)  # it looked before the newer one came
     monkeypatch.setattr(fencing, "check", lambda *_: None)
     with pytest.raises(fencing.Superseded):
         save(old, 10)
     assert json.loads(bucket.read(f"{root}/step-00000010/COMPLETE.json"))["state"] == f"state-{new.claim.name}"
+
+
+class Overtaken(storage.Bucket):
+    """While it uploads weights, a newer attempt claims the folder."""
+
+    def upload(self, path, url):
+        super().upload(path, url)
+        if url.endswith(checkpoint.TEACHER):
+            fencing.claim(url.partition("/step-")[0], 9, storage.Bucket())
+
+
+def test_a_writer_that_is_overtaken_in_a_save_completes_nothing(tmp_path):
+    where = place(f"{tmp_path}/run", Overtaken())
+    with pytest.raises(fencing.Superseded, match="attempt 9"):
+        save(where, 10)
+    assert checkpoint.latest(where.root, where.bucket) is None
+
+
+def test_an_older_writer_cannot_change_what_a_newer_one_completed(root, bucket):
+    old, new = place(root, bucket), place(root, bucket)
+    found = save(new, 10, value=1.0)
+    for name in (checkpoint.TEACHER, checkpoint.CONFIG):
+        bucket.write(f"{found.url}/{checkpoint.state_name(old)}/{name}", b"late")
+    assert checkpoint.config(found.url, bucket) == FACTS
+
+
+def test_a_save_goes_on_beside_training(root, bucket):
+    where = place(root, bucket)
+    saver = saving.Saver(where, ALONE, keep=3)
+    state = {"method": {"w": torch.ones(3)}}
+    saver.begin(10, state, FACTS)
+    state["method"]["w"].zero_()  # the next step
+    found = saver.collect()
+    checkpoint.load(where, ALONE, found.url, state)
+    assert state["method"]["w"].tolist() == [1, 1, 1]
+    saver.close()
+
+
+def test_what_goes_wrong_beside_training_is_raised_when_it_is_collected(root, bucket):
+    saver = saving.Saver(place(root, bucket), ALONE, keep=3)
+    place(root, bucket, attempt=2)
+    saver.begin(10, {"method": {"w": torch.ones(3)}}, FACTS)
+    with pytest.raises(fencing.Superseded, match="attempt 2"):
+        saver.collect()
+    saver.close()
+
+
+def test_a_disk_that_is_full_is_a_failed_save(tmp_path, bucket, root):
+    (tmp_path / "file").write_text("no folder can be made below it")
+    where = checkpoint.Place(root, bucket, fencing.claim(root, 1, bucket), tmp_path / "file")
+    with pytest.raises(saving.SaveFailed, match="could not be written"):
+        save(where, 10)
 
 
 def test_a_truncated_file_is_noticed(root, bucket):

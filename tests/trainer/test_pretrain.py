@@ -46,7 +46,7 @@ def test_the_checkpoint_says_what_the_weights_came_from(whole):
 
 
 def test_the_teacher_loads_into_timm(whole):
-    weights = f"{whole}/run/step-00000006/teacher.safetensors"
+    weights = checkpoint.home(f"{whole}/run/step-00000006", storage.Bucket()) + "/teacher.safetensors"
     loaded = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64, checkpoint_path=weights)
     ours, _ = checkpoint.load_backbone(f"{whole}/run", storage.Bucket())
     images = torch.rand(2, 3, 64, 64)

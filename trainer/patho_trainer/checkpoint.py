@@ -1,12 +1,14 @@
 """Checkpoints in a bucket: complete or not there.
 
-    step-00000020/state-000001-000003/*   training state in torch.distributed.checkpoint's format, by writer 000001-000003
-    step-00000020/teacher.safetensors     the teacher's backbone under timm's names
-    step-00000020/config.json             architecture, normalisation, and all that the weights came from
-    step-00000020/COMPLETE.json           written last, and only where there is none
+    step-00000020/state-000001-000003/                     the folder of writer 000001-000003
+    step-00000020/state-000001-000003/*.distcp, .metadata  training state in torch.distributed.checkpoint's format
+    step-00000020/state-000001-000003/teacher.safetensors  the teacher's backbone under timm's names
+    step-00000020/state-000001-000003/config.json          architecture, normalisation, and all that the weights came from
+    step-00000020/COMPLETE.json                            names the writer; written last, and only where there is none
+    best.json                                              the best one by its evaluations (`best`)
 
-A checkpoint without its marker does not exist. The state carries its writer's name, so that a process that was replaced (`fencing`)
-cannot spoil the state that its successor writes.
+A checkpoint without its marker does not exist. A folder carries its writer's name, so that a process that was replaced (`fencing`)
+cannot spoil what its successor writes. `saving` writes all this.
 """
 
 import dataclasses
@@ -14,16 +16,15 @@ import json
 import pathlib
 import re
 import shutil
-import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import pydantic
 import torch
-from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import filesystem, state_dict_loader
 
 from patho_api import names, status
-from patho_trainer import best, distributed, errors, fencing, progress
+from patho_trainer import best, distributed, errors, fencing
 from patho_trainer.data import storage, urls
 from patho_trainer.models import init, vit
 
@@ -55,13 +56,18 @@ def complete(root: str, bucket: storage.Bucket) -> list[status.CheckpointRef]:
 def latest(root: str, bucket: storage.Bucket) -> status.CheckpointRef | None:
     """The newest complete checkpoint of a run, with the time of its completion."""
     found = complete(root, bucket)
-    return found[-1].model_copy(update={"time": _marker(found[-1].url, bucket)["time"]}) if found else None
+    return found[-1].model_copy(update={"time": marker(found[-1].url, bucket)["time"]}) if found else None
 
 
 def config(url: str, bucket: storage.Bucket) -> dict[str, Any]:
     """The `config.json` of a checkpoint."""
-    found: dict[str, Any] = json.loads(bucket.read(urls.join(url, CONFIG)))
+    found: dict[str, Any] = json.loads(bucket.read(urls.join(home(url, bucket), CONFIG)))
     return found
+
+
+def home(url: str, bucket: storage.Bucket) -> str:
+    """The folder of the complete checkpoint at `url` where its files lie."""
+    return urls.join(url, marker(url, bucket)["state"])
 
 
 def resolve(url: str, bucket: storage.Bucket) -> str:
@@ -89,21 +95,9 @@ def load_backbone(url: str, bucket: storage.Bucket, architecture: str = "") -> t
     url = resolve(url, bucket)
     facts = config(url, bucket)
     backbone = vit.create(facts["architecture"], img_size_px=facts["imageSizePx"])
-    init.load(backbone, bucket.read(urls.join(url, TEACHER)), urls.join(url, TEACHER))
+    weights = urls.join(home(url, bucket), TEACHER)
+    init.load(backbone, bucket.read(weights), weights)
     return backbone, facts
-
-
-def save(place: Place, world: distributed.World, step: int, state: State, teacher: bytes, facts: dict[str, Any]) -> status.CheckpointRef:
-    """Write a checkpoint; all processes call it. `state` is nested dicts of tensors, `teacher` a safetensors file, `facts` config.json;
-    of the last two, those of rank 0 count.
-
-    A checkpoint of this step that is already complete stays as it is. Raises Superseded in every process when a newer one writes here.
-    """
-    url = names.checkpoint_url(place.root, step)
-    if distributed.on_first(world, lambda: _may_write(place, url)):
-        files = _write_state(place, world, urls.join(url, _state_name(place)), state)
-        distributed.on_first(world, lambda: _finish(place, url, step, files, teacher, facts))
-    return status.CheckpointRef(step=step, url=url, time=distributed.on_first(world, lambda: _marker(url, place.bucket)["time"]))
 
 
 def load(place: Place, world: distributed.World, url: str, state: State) -> None:
@@ -164,51 +158,19 @@ def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
     return state
 
 
-def _may_write(place: Place, url: str) -> bool:
-    fencing.check(place.root, place.claim, place.bucket)
-    return not place.bucket.exists(urls.join(url, MARKER))
-
-
-def _state_name(place: Place) -> str:
+def state_name(place: Place) -> str:
+    """Folder of a writer inside a checkpoint."""
     return f"state-{place.claim.name}"
 
 
-def _write_state(place: Place, world: distributed.World, url: str, state: State) -> dict[str, int]:
-    """Write every process's share to its disk, then to the bucket. Returns the sizes of all files by name."""
-    _empty(place.scratch, world)
-    writer = filesystem.FileSystemWriter(place.scratch, sync_files=False)
-    state_dict_saver.save(state, storage_writer=writer)
-    mine = sorted(place.scratch.glob(f"__{world.rank}_*")) + ([place.scratch / ".metadata"] if world.is_first else [])
-    for file in mine:
-        place.bucket.upload(file, urls.join(url, file.name))
-    sizes = distributed.gather({file.name: file.stat().st_size for file in mine})
-    _empty(place.scratch, world)
-    return {name: size for part in sizes for name, size in part.items()}
-
-
-def _finish(place: Place, url: str, step: int, files: dict[str, int], teacher: bytes, facts: dict[str, Any]) -> None:
-    fencing.check(place.root, place.claim, place.bucket)
-    if not _may_write(place, url):
-        raise fencing.Superseded(f"another process has completed {url} meanwhile: this one stops")
-    place.bucket.write(urls.join(url, TEACHER), teacher)
-    place.bucket.write(urls.join(url, CONFIG), json.dumps(facts, indent=1).encode())
-    fencing.check(place.root, place.claim, place.bucket)
-    done = {"step": step, "time": progress.timestamp(time.time()), "state": _state_name(place), "files": files}
-    try:
-        place.bucket.write(urls.join(url, MARKER), json.dumps(done, indent=1).encode(), if_absent=True)
-    except storage.AlreadyExists as error:
-        # a write that was retried after a lost answer finds its own marker
-        if _marker(url, place.bucket)["state"] != _state_name(place):
-            raise fencing.Superseded(f"another process has completed {url} meanwhile: this one stops") from error
-
-
-def _marker(url: str, bucket: storage.Bucket) -> dict[str, Any]:
+def marker(url: str, bucket: storage.Bucket) -> dict[str, Any]:
+    """The marker of a complete checkpoint: `step`, `time`, `state` (its writer's folder), `files` (sizes in bytes by name there)."""
     found: dict[str, Any] = json.loads(bucket.read(urls.join(url, MARKER)))
     return found
 
 
 def _download(place: Place, url: str) -> None:
-    done = _marker(url, place.bucket)
+    done = marker(url, place.bucket)
     for name, size in done["files"].items():
         source, file = urls.join(url, done["state"], name), place.scratch / name
         place.bucket.download(source, file)

@@ -9,13 +9,16 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed import tensor as dtensors
 from torch.nn import parallel
 
 from patho_api import common
 from patho_trainer import errors
 
 T = TypeVar("T")
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs is noticed; the slowest save of a large model is not
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs is noticed
+SAVE_TIMEOUT = datetime.timedelta(hours=2)  # the slowest save of a large model
+PATIENCE = datetime.timedelta(days=7)  # one process may index slides for hours after the others; the operator sees whether it still works
 GPU = "nvidia.com/gpu"
 
 
@@ -28,6 +31,10 @@ class World:
     local_rank: int
     node_rank: int
     device: torch.device
+    saving: dist.ProcessGroup | None = None
+    """What saves beside training talk through; None: the default group."""
+    patient: dist.ProcessGroup | None = None
+    """For waits that may take hours, such as for a first index; None: the default group."""
 
     @property
     def is_first(self) -> bool:
@@ -80,7 +87,16 @@ def join(device: str, node_rank: int, environ: Mapping[str, str] = os.environ) -
         local_rank=local_rank,
         node_rank=node_rank,
         device=torch.device(device, local_rank) if device == "cuda" else torch.device("cpu"),
+        saving=_talk(SAVE_TIMEOUT),
+        patient=_talk(PATIENCE),
     )
+
+
+def _talk(timeout: datetime.timedelta) -> dist.ProcessGroup:
+    """A group of all processes with connections of its own, on the CPU."""
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def leave() -> None:
@@ -88,9 +104,9 @@ def leave() -> None:
     dist.destroy_process_group()
 
 
-def barrier() -> None:
+def barrier(group: dist.ProcessGroup | None = None) -> None:
     """Wait for everybody. By a CPU tensor, so that it never waits for a GPU's queue."""
-    total([0.0])
+    dist.all_reduce(torch.zeros(1), group=group)
 
 
 def total(values: Sequence[float]) -> list[float]:
@@ -115,23 +131,51 @@ def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParall
     return parallel.DistributedDataParallel(module, device_ids=devices, find_unused_parameters=True)
 
 
-def gather(value: T) -> list[T]:
+def gather(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
     """The value of every process, in the order of ranks, everywhere."""
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group)
     return values
 
 
-def on_first(world: World, action: Callable[[], T]) -> T:
+def on_first(world: World, action: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
     """Rank 0 acts, everybody gets the result; a PathoError of rank 0 is raised everywhere."""
-    outcome: list[Any] = [None, None]
-    if world.is_first:
-        try:
-            outcome[0] = action()
-        except errors.PathoError as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
+    outcome = [_outcome(action) if world.is_first else (None, None)]
+    dist.broadcast_object_list(outcome, src=0, group=group, device=torch.device("cpu"))
+    result: T = _results(outcome)[0]
     return result
+
+
+def on_all(action: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
+    """Everybody acts and gets all results; the first PathoError, by rank, is raised everywhere."""
+    return _results(gather(_outcome(action), group))
+
+
+def _outcome(action: Callable[[], T]) -> tuple[T | None, errors.PathoError | None]:
+    try:
+        return action(), None
+    except errors.PathoError as error:
+        return None, error
+
+
+def _results(outcomes: Sequence[tuple[Any, errors.PathoError | None]]) -> list[Any]:
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [result for result, _ in outcomes]
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's shard of a tensor that is sharded, else the tensor itself; without a gradient's history."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, dtensors.DTensor) else tensor
+
+
+def whole_on_first(tensor: torch.Tensor, world: World) -> torch.Tensor:
+    """A tensor that may be sharded by rows, on rank 0 whole; the others get their shard. By way of the group of saves."""
+    mine = local(tensor)
+    if not isinstance(tensor, dtensors.DTensor):
+        return mine
+    parts: list[Any] | None = [None] * world.size if world.is_first else None
+    dist.gather_object(mine, parts, group=world.saving)
+    return torch.cat(parts) if parts else mine

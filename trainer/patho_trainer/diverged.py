@@ -1,5 +1,6 @@
 """The evidence that a run leaves when its loss is no longer a finite number."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -19,7 +20,9 @@ def error(ctx: context.Context, batch: stream.Batch, loss: torch.Tensor, outcome
     """
     guilty = distributed.gather(not math.isfinite(float(loss)))
     if guilty[ctx.world.rank] or (ctx.world.is_first and not any(guilty)):
-        ctx.place.bucket.write(url(ctx, batch.step), evidence(batch))
+        with contextlib.suppress(errors.PathoError):  # a full bucket must not hide why the run ends
+            ctx.place.bucket.write(url(ctx, batch.step), evidence(batch))
+    distributed.barrier()  # a process that ends has its pod end, and with it a neighbour that still writes
     training = ctx.spec.training
     knob = "training.precision to Float32 or " if training.precision == "BFloat16" else ""
     return errors.Diverged(

@@ -41,7 +41,7 @@ def export(url: str, folder: pathlib.Path, storage_spec: common.Storage) -> list
     facts = checkpoint.config(step_url, bucket)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
-    bucket.download(urls.join(step_url, checkpoint.TEACHER), str(weights))
+    bucket.download(urls.join(checkpoint.home(step_url, bucket), checkpoint.TEACHER), str(weights))
     config = folder / "config.json"
     config.write_text(json.dumps(facts, indent=1))
     card = folder / "README.md"

@@ -34,14 +34,14 @@ def train(ctx: context.Context) -> None:
     kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
     first = kept.restore(newest)
     told = telemetry.Telemetry(ctx, slides)
-    with _patches(ctx, slides, first, told.stats) as patches:
+    with kept, _patches(ctx, slides, first, told.stats) as patches:
         for done in range(first + 1, h.steps + 1):
             with told.watch("data_wait"):
                 batch = next(patches)
             values = schedules.at(h, batch.step)
             terms = _gradients(method, student, batch, values, told.watch)
             norm = optim.clip_per_parameter(method.student.parameters(), h.clip_grad)
-            outcome = _agree(ctx, terms, norm, told.watch)
+            outcome = _agree(ctx, terms, norm, told.watch, kept.ended)
             if not outcome.finite:
                 raise diverged.error(ctx, batch, terms["loss"], outcome)
             with told.watch("optimizer"):
@@ -54,9 +54,12 @@ def train(ctx: context.Context) -> None:
             told.step(done, batch, outcome, values)
             if done % h.monitor_every_steps == 0:
                 kept.measured(told.health(method, outcome, kept.rankme_max))
+            if outcome.saved:
+                kept.collect()
             if done % ctx.spec.checkpoints.every_steps == 0 or done == h.steps or outcome.stop:
-                told.saved(*kept.save(done))
+                kept.save(done)
             if outcome.stop and done < h.steps:
+                kept.collect()
                 raise errors.Stopped(f"stopped after step {done}, which is saved")
     ctx.reporter.flush()
 
@@ -81,7 +84,7 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         rank=ctx.world.rank,
         world_size=ctx.world.size,
         builder=ctx.run_id,
-        barrier=distributed.barrier,
+        barrier=lambda: distributed.barrier(ctx.world.patient),
         progress=watch,
     )
 
@@ -143,16 +146,19 @@ def _gradients(
     return terms
 
 
-def _agree(ctx: context.Context, terms: dict[str, torch.Tensor], norm: torch.Tensor, watch: telemetry.Stopwatch) -> telemetry.Outcome:
+def _agree(
+    ctx: context.Context, terms: dict[str, torch.Tensor], norm: torch.Tensor, watch: telemetry.Stopwatch, saved: bool
+) -> telemetry.Outcome:
     """What all processes must know to do the same next: one small sum. NaN and infinity of one process reach all of them."""
     gradient_norm = float(norm)
     mine = [float(value) for value in terms.values()]
-    mine += [float(not math.isfinite(gradient_norm)), float(ctx.stop.is_set()), watch.seconds.get("data_wait", 0.0)]
-    *sums, bad_norms, stops, waits = distributed.total(mine)
+    mine += [float(not math.isfinite(gradient_norm)), float(ctx.stop.is_set()), float(saved), watch.seconds.get("data_wait", 0.0)]
+    *sums, bad_norms, stops, saves, waits = distributed.total(mine)
     return telemetry.Outcome(
         terms=dict(zip(terms, sums, strict=True)),
         gradient_norm=gradient_norm,
         finite=bad_norms == 0 and all(map(math.isfinite, sums)),
         stop=stops > 0,
+        saved=saves == ctx.world.size,
         wait_seconds=waits / ctx.world.size,
     )

@@ -2,13 +2,12 @@
 
 import importlib.metadata
 import time
-from typing import Any
+from typing import Any, Self
 
-import safetensors.torch
 import torch
 
 from patho_api import pretrain, status
-from patho_trainer import checkpoint, context, distributed, errors, monitors
+from patho_trainer import checkpoint, context, errors, monitors, saving
 from patho_trainer.methods import dino
 
 PACKAGES = ("pathoscale", "torch", "timm", "numpy", "tifffile", "imagecodecs", "simplejpeg", "openslide-bin")
@@ -22,6 +21,8 @@ class Snapshots:
         self._method = method
         self._optimizer = optimizer
         self._index_version = index_version
+        self._saver = saving.Saver(ctx.place, ctx.world, ctx.spec.checkpoints.keep)
+        self._begun = self._paused_seconds = 0.0
         self.rankme_max = 0.0
 
     def restore(self, newest: status.CheckpointRef | None) -> int:
@@ -34,15 +35,44 @@ class Snapshots:
         self.rankme_max = facts["rankMeMax"]
         return newest.step
 
-    def save(self, step: int) -> tuple[status.CheckpointRef, float]:
-        """Save after `step` steps and delete what is no longer kept; all processes call it. Returns where, and the seconds it took."""
-        ctx, begin = self._ctx, time.perf_counter()
-        ctx.reporter.tell(stage="Saving")
-        teacher = teacher_file(self._method) if ctx.world.is_first else b""
-        reference = checkpoint.save(ctx.place, ctx.world, step, self._state(), teacher, self._facts(step))
-        distributed.on_first(ctx.world, lambda: checkpoint.prune(ctx.place.root, ctx.spec.checkpoints.keep, ctx.place.bucket))
+    @property
+    def ended(self) -> bool:
+        """Whether this process's part of a save is done and `collect` would not wait."""
+        return self._saver.ended
+
+    def save(self, step: int) -> None:
+        """Begin to save the state after `step` steps; all processes call it. Waits for a save that still runs."""
+        begin = time.perf_counter()
+        self.collect()
+        self._saver.begin(step, self._state(), self._facts(step))
+        self._paused_seconds = time.perf_counter() - begin
+        self._ctx.metrics.checkpoint_seconds.observe(self._paused_seconds)
+        self._begun = begin
+
+    def collect(self) -> None:
+        """Wait until a save that was begun is complete, and tell about it; all processes call it. Raises what went wrong with it."""
+        if not self._saver.runs:
+            return
+        ctx = self._ctx
+        if not self._saver.ended:
+            ctx.reporter.tell(stage="Saving")
+        reference = self._saver.collect()
+        ctx.metrics.checkpoint_time.set(time.time())
         ctx.reporter.tell(stage="Training", checkpoint=reference)
-        return reference, time.perf_counter() - begin
+        if ctx.world.reports:
+            took = time.perf_counter() - self._begun
+            print(f"checkpoint {reference.url} ({took:.1f} s, of which training waited {self._paused_seconds:.2f} s)", flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """A save that was begun is finished, also when training ends with an error: it is from before."""
+        try:
+            if kind is None:
+                self.collect()
+        finally:
+            self._saver.close()
 
     def measured(self, health: monitors.Health) -> None:
         """Remember the highest RankMe."""
@@ -83,9 +113,3 @@ def check_fit(facts: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
             raise errors.InvalidConfiguration(
                 f"{url} was trained with {key} {facts[key]}, this run has {value}: set spec.checkpoints.url to a new folder"
             )
-
-
-def teacher_file(method: dino.Method) -> bytes:
-    """The teacher's backbone as a safetensors file under timm's names."""
-    state = {name: value.detach().cpu().contiguous() for name, value in method.teacher.backbone.state_dict().items()}
-    return bytes(safetensors.torch.save(state, metadata={"format": "pt"}))

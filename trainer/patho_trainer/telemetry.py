@@ -47,6 +47,8 @@ class Outcome:
     gradient_norm: float
     finite: bool
     stop: bool
+    saved: bool
+    """Whether a save that was begun is complete in all processes."""
     wait_seconds: float
 
 
@@ -77,14 +79,6 @@ class Telemetry:
             self._report(done, outcome, pace)
             self._note(done, batch, outcome)
             self._say(done, outcome, pace)
-
-    def saved(self, reference: status.CheckpointRef, seconds: float) -> None:
-        """Tell that a checkpoint is complete, after training stood still for `seconds`."""
-        self._metrics.checkpoint_seconds.observe(seconds)
-        self._metrics.checkpoint_time.set(time.time())
-        self.watch.lap()
-        if self._ctx.world.reports:
-            print(f"checkpoint {reference.url} ({seconds:.1f} s)", flush=True)
 
     def health(self, method: dino.Method, outcome: Outcome, rankme_max: float) -> monitors.Health:
         """Measure the teacher's features on patches that are always the same; all processes call it."""

@@ -67,10 +67,10 @@ def write_weights(bucket: storage.Bucket, url: str, seed: int = 0) -> None:
 
 
 def write_checkpoint(bucket: storage.Bucket, url: str) -> None:
-    write_weights(bucket, f"{url}/teacher.safetensors")
+    write_weights(bucket, f"{url}/state-1/teacher.safetensors")
     config = {"architecture": ARCHITECTURE, "imageSizePx": 160, "normalization": NORMALIZATION, "step": 20}
-    bucket.write(f"{url}/config.json", json.dumps(config).encode())
-    bucket.write(f"{url}/COMPLETE.json", json.dumps({"step": 20, "time": "2024-04-22T00:00:00Z"}).encode())
+    bucket.write(f"{url}/state-1/config.json", json.dumps(config).encode())
+    bucket.write(f"{url}/COMPLETE.json", json.dumps({"step": 20, "time": "2024-04-22T00:00:00Z", "state": "state-1"}).encode())
 
 
 def task(data: str, name: str = "PatchClassification") -> evaluate.Task:

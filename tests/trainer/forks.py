@@ -1,0 +1,90 @@
+"""Real processes that start in milliseconds: forks of a server that has imported everything once."""
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from patho_api import pretrain as api
+from patho_trainer import context, distributed, pretrain, telemetry
+from patho_trainer.data import storage
+from tests.trainer import runs, servers
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.trainer.forks"])
+PATIENCE_SECONDS = 240.0
+
+
+class MortalBucket(storage.Bucket):
+    """A bucket whose process is killed (SIGKILL) before one of its requests: the one after `lives` others."""
+
+    def __init__(self, lives: int) -> None:
+        super().__init__()
+        self.lives = lives
+
+    def suffer(self) -> None:
+        """Use up one life."""
+        if self.lives == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.lives -= 1
+
+    def _call(self, url: str, *arguments: Any, **options: Any) -> Any:
+        self.suffer()
+        return super()._call(url, *arguments, **options)
+
+
+def gang(size: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
+    """Run `target(*arguments)` in `size` processes, each with the environment that torchrun gives; their exit codes."""
+    port = servers.free_port()
+    processes = [CONTEXT.Process(target=_as_rank, args=(rank, size, port, target, *arguments)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE_SECONDS)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+def _as_rank(rank: int, size: int, port: int, target: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    target(*arguments)
+
+
+def train(wanted: api.PretrainSpec, folder: pathlib.Path, sharded: bool = False) -> None:
+    """A rank that trains; notes its steps in `folder`/space of the reporting rank."""
+    if sharded:
+        distributed.SHARDED_FROM_PARAMETERS = 0
+    world = distributed.join("cpu", 0)
+    with runs.context_in(world, wanted, folder, storage.Bucket()) as ctx:
+        pretrain.train(ctx)
+    distributed.leave()
+
+
+def train_until_killed(wanted: api.PretrainSpec, folder: pathlib.Path, lives: int) -> None:
+    """A lone process that trains until it has made `lives` steps and requests beside training, and is then killed."""
+    mortal = MortalBucket(-1)  # immortal until the first step is done
+    step = telemetry.Telemetry.step
+
+    def step_and_suffer(self: telemetry.Telemetry, *arguments: Any) -> None:
+        step(self, *arguments)
+        mortal.lives = lives if mortal.lives < 0 else mortal.lives
+        mortal.suffer()
+
+    telemetry.Telemetry.step = step_and_suffer  # type: ignore[method-assign]
+    with runs.context_in(distributed.join("cpu", 0), wanted, folder, mortal) as ctx:
+        pretrain.train(context_with_plain_slides(ctx))
+    distributed.leave()
+
+
+def context_with_plain_slides(ctx: context.Context) -> context.Context:
+    """The same context, but reading slides costs no life: how many reads there are depends on threads."""
+    return dataclasses.replace(ctx, slides=storage.Bucket())
