@@ -1,14 +1,16 @@
 """The processes of a run: who am I, on which device, and the few things that all of them do together."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed import device_mesh, fsdp
 from torch.distributed import tensor as dtensors
 from torch.nn import parallel
 
@@ -16,6 +18,7 @@ from patho_api import common
 from patho_trainer import errors
 
 T = TypeVar("T")
+SHARDED_FROM_PARAMETERS = 200_000_000  # of the backbone: S (22 M) and B (86 M) are copied, L (304 M), H and g are sharded
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs is noticed
 SAVE_TIMEOUT = datetime.timedelta(hours=2)  # the slowest save of a large model
 PATIENCE = datetime.timedelta(days=7)  # one process may index slides for hours after the others; the operator sees whether it still works
@@ -121,6 +124,20 @@ def add_up(tensor: torch.Tensor) -> None:
     dist.all_reduce(tensor)
 
 
+def spread(student: nn.Module, teacher: nn.Module, world: World) -> nn.Module:
+    """Make the networks ready for training by all processes; returns what the student's forward pass goes through.
+
+    Small models are copied to every process and their gradients averaged (DDP). Of large ones each process holds a part of every
+    parameter, of its gradient and of the optimizer's state (FSDP2): ViT-L, H and g would fill a GPU otherwise. The teacher is then
+    sharded as the student is, so that its moving average needs no communication.
+    """
+    if sum(p.numel() for p in student.get_submodule("backbone").parameters()) < SHARDED_FROM_PARAMETERS:
+        return replicate(student, world)
+    for network in (student, teacher):
+        shard(network, world)
+    return student
+
+
 def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParallel:
     """The module with gradients that are averaged over the processes during the backward pass.
 
@@ -129,6 +146,40 @@ def replicate(module: nn.Module, world: World) -> parallel.DistributedDataParall
     """
     devices = [world.device] if world.device.type == "cuda" else None
     return parallel.DistributedDataParallel(module, device_ids=devices, find_unused_parameters=True)
+
+
+def shard(network: nn.Module, world: World) -> None:
+    """Share the parameters out, in place: every block and every head is put together only while it computes.
+
+    Parameters stay float32 and are cast by autocast as with DDP, so that both compute the same.
+    """
+    mesh = device_mesh.init_device_mesh(world.device.type, (world.size,))
+    heads = [child for name, child in network.named_children() if name != "backbone"]
+    for module in (*network.get_submodule("backbone.blocks").children(), *heads, network):
+        fsdp.fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fsdp.register_fsdp_forward_method(network, "features")
+
+
+@contextlib.contextmanager
+def accumulation(student: nn.Module, *, last: bool) -> Iterator[None]:
+    """Around the forward and backward pass of a micro-batch: gradients are added up over the processes in the last one only."""
+    if isinstance(student, fsdp.FSDPModule):
+        student.set_requires_gradient_sync(last)
+        yield
+        return
+    assert isinstance(student, parallel.DistributedDataParallel)
+    with contextlib.nullcontext() if last else student.no_sync():
+        yield
+
+
+def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """2-norms (N,) of N tensors, sharded ones as a whole, which all processes must ask for. Nothing waits for the device."""
+    found = torch.stack([torch.linalg.vector_norm(local(tensor)) for tensor in tensors])
+    if isinstance(tensors[0], dtensors.DTensor):
+        found.square_()
+        dist.all_reduce(found)
+        found.sqrt_()
+    return found
 
 
 def gather(value: T, group: dist.ProcessGroup | None = None) -> list[T]:

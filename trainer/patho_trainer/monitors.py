@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
@@ -36,7 +36,11 @@ def judge(features_ND: torch.Tensor, teacher_entropy: float, prototypes: int, ra
 
 @torch.no_grad()
 def features(
-    backbone: torch.nn.Module, batches: Sequence[torch.Tensor], size_px: int, normalization: common.Normalization, device: torch.device
+    backbone: Callable[[torch.Tensor], torch.Tensor],
+    batches: Sequence[torch.Tensor],
+    size_px: int,
+    normalization: common.Normalization,
+    device: torch.device,
 ) -> torch.Tensor:
     """Features (N, D), float32 on the CPU, of uint8 patches (b, h, w, 3) that are resized to `size_px`. The backbone stays in its mode."""
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (normalization.mean, normalization.std))

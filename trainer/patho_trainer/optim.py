@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from patho_trainer import config, schedules
+from patho_trainer import config, distributed, schedules
 
 
 def adamw(student: nn.Module, hyperparameters: config.Hyperparameters) -> torch.optim.AdamW:
@@ -64,10 +64,10 @@ def clip_per_parameter(parameters: Iterable[nn.Parameter], max_norm: float) -> t
     Returns the norm of the whole gradient before clipping, a scalar on the gradients' device: nothing waits for the device.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+    norms = distributed.norms(gradients)
     if max_norm > 0:
         for gradient, factor in zip(gradients, (max_norm / (norms + 1e-6)).clamp(max=1.0), strict=True):
-            gradient.mul_(factor)
+            distributed.local(gradient).mul_(factor)
     total: torch.Tensor = torch.linalg.vector_norm(norms)
     return total
 

@@ -4,11 +4,9 @@ Every process runs `train`. There is no state but the step and the weights: patc
 (seed, step, slot), so that going on after a kill is asking for the next step.
 """
 
-import contextlib
 import math
 
 import torch
-from torch.nn import parallel
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
@@ -29,7 +27,7 @@ def train(ctx: context.Context) -> None:
     slides = _slides(ctx, newest)
     ctx.reporter.tell(stage="Loading", step=newest.step if newest else 0, total_steps=h.steps, checkpoint=newest)
     method = dino.build(ctx.spec, world.device, ctx.slides)
-    student = distributed.replicate(method.student, world)
+    student = distributed.spread(method.student, method.teacher, world)
     optimizer = optim.adamw(method.student, h)
     kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
     first = kept.restore(newest)
@@ -118,7 +116,7 @@ def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: s
 
 def _gradients(
     method: dino.Method,
-    student: parallel.DistributedDataParallel,
+    student: torch.nn.Module,
     batch: stream.Batch,
     values: schedules.Values,
     watch: telemetry.Stopwatch,
@@ -126,7 +124,7 @@ def _gradients(
     """Gradients of the whole global batch, the same in all processes; returns this process's share of the loss terms.
 
     Shares are sums over samples divided by the global batch size, and are added up: so processes may hold different numbers of samples,
-    and micro-batches change nothing. DDP averages over the processes, hence the factor.
+    and micro-batches change nothing. DDP and FSDP average over the processes, hence the factor.
     """
     h, device = method.hyperparameters, method.center_K.device
     starts = range(0, len(batch.slots), h.micro_batch_size)
@@ -136,7 +134,7 @@ def _gradients(
         slots = batch.slots[part]
         with watch("augment"):
             crops_VBCHW = augment.multi_crop(batch.images[part].to(device, non_blocking=True), h, h.seed, batch.step, slots)
-        with contextlib.nullcontext() if start == starts[-1] else student.no_sync():
+        with distributed.accumulation(student, last=start == starts[-1]):
             with watch("forward"):
                 found = dino.step(method, crops_VBCHW, values, step=batch.step, slots=slots, student=student)
             with watch("backward"):

@@ -85,7 +85,7 @@ class Telemetry:
         spec, world = self._ctx.spec, self._ctx.world
         batches = self._probe = self._probe or self._read_probe()
         found = monitors.features(
-            method.teacher.backbone, batches, spec.training.crops.global_size_px, spec.training.normalization, world.device
+            method.teacher.features, batches, spec.training.crops.global_size_px, spec.training.normalization, world.device
         )
         features_ND = torch.cat(distributed.gather(found))
         health = monitors.judge(features_ND, outcome.terms["teacher_entropy"], spec.training.prototypes, rankme_max)

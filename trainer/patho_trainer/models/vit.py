@@ -79,6 +79,11 @@ class Network(nn.Module):
         logits: torch.Tensor = self.head(torch.cat(features))
         return logits.view(len(crops_VBCHW), -1, logits.shape[-1])
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features (B, D) of images, as the exported backbone computes them; also where parameters are sharded."""
+        features: torch.Tensor = self.backbone(images)
+        return features
+
 
 def forward_features(
     backbone: Backbone, images: torch.Tensor, drop_scales_LB: torch.Tensor | None = None, activation_checkpointing: bool = False

@@ -1,0 +1,82 @@
+"""The same run on one process and on many, copied or sharded: the same patches, and losses within float tolerance."""
+
+import pathlib
+import shutil
+
+import pytest
+import torch
+
+from patho_trainer import checkpoint
+from patho_trainer.data import storage
+from tests.trainer import forks, runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def spec(folder: pathlib.Path, **changes):
+    small = {
+        "model__architecture": "test_vit",
+        "training__steps": 6,
+        "training__learningRate": 1e-3,
+        "training__warmupSteps": 1,
+        "training__crops": {"globalSizePx": 32, "localSizePx": 16, "localCount": 2},
+        "training__monitorEverySteps": 3,
+        "checkpoints__everySteps": 3,
+    }
+    return runs.spec(folder, **small | changes)
+
+
+def trained(folder: pathlib.Path, size: int, *, sharded: bool = False, **changes) -> list[dict]:
+    assert forks.gang(size, forks.train, spec(folder, **changes), folder, sharded) == [0] * size
+    return runs.steps(folder / "space")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> pathlib.Path:
+    """A run in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    trained(folder, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_four(alone, tmp_path_factory) -> pathlib.Path:
+    """The same run in four processes, sharded."""
+    folder = tmp_path_factory.mktemp("four")
+    shutil.copytree(alone / "index", folder / "index")
+    trained(folder, 4, sharded=True)
+    return folder
+
+
+def assert_the_same(found: list[dict], expected: list[dict]) -> None:
+    assert [entry["step"] for entry in found] == [entry["step"] for entry in expected]
+    for key in ("loss", "teacher_entropy", "gradientNorm"):
+        assert [entry[key] for entry in found] == pytest.approx([entry[key] for entry in expected], rel=2e-4)
+
+
+@pytest.mark.parametrize(("size", "sharded"), [(2, False), (2, True), (4, False)])
+def test_processes_share_the_work_and_not_the_mathematics(alone, tmp_path, size, sharded):
+    shutil.copytree(alone / "index", tmp_path / "index")
+    found = trained(tmp_path, size, sharded=sharded)
+    assert_the_same(found, runs.steps(alone / "space"))
+
+
+def test_four_sharded_processes_do_the_same(alone, of_four):
+    assert_the_same(runs.steps(of_four / "space"), runs.steps(alone / "space"))
+
+
+def teacher(folder: pathlib.Path) -> torch.Tensor:
+    """All weights of the newest checkpoint's exported teacher."""
+    backbone, _ = checkpoint.load_backbone(f"{folder}/run", storage.Bucket())
+    return torch.cat([value.flatten() for value in backbone.state_dict().values()])
+
+
+@pytest.mark.parametrize(("size", "sharded"), [(2, True), (1, False)])
+def test_a_checkpoint_goes_on_in_a_world_of_another_size_and_kind(alone, of_four, tmp_path, size, sharded):
+    """Four sharded processes saved step 3, others go on from it, and one process reads what those saved."""
+    for name in ("index", "run"):
+        shutil.copytree(of_four / name, tmp_path / name)
+    shutil.rmtree(tmp_path / "run" / "step-00000006")
+    found = trained(tmp_path, size, sharded=sharded)
+    assert_the_same(found, runs.steps(alone / "space")[3:])
+    torch.testing.assert_close(teacher(tmp_path), teacher(alone), rtol=1e-3, atol=1e-4)
