@@ -1,13 +1,28 @@
 #!/usr/bin/env bash
-# What the node tests need from the system, as tests/cluster/node.py names it. Installed only as root on Debian or Ubuntu, and said.
+# What the tests need from the system. Prometheus and promtool (alerts, dashboards) are taken out of Debian's package into the cache of the
+# tests' tools: no root, and no service that starts. What the node tests need, as tests/cluster/node.py names it, is installed as root only.
 set -euo pipefail
+command -v apt-get >/dev/null || { echo "no apt-get: the tests say what they miss"; exit 0; }
 missing=$(.venv/bin/python -m tests.cluster.node)
+prometheus=$(.venv/bin/python -m tests.chart.prometheus)
+[ -n "$missing$prometheus" ] || exit 0
+[ "$(id -u)" != 0 ] || apt-get update -qq
+if [ -n "$prometheus" ]; then
+  echo "unpacking Prometheus for the tests into $prometheus"
+  scratch=$(mktemp -d)
+  chmod 755 "$scratch"
+  if (cd "$scratch" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked); then
+    mkdir -p "$prometheus" && mv "$scratch"/unpacked/usr/bin/prom* "$prometheus"
+  else
+    echo "not unpacked (the tests that need it will say so)"
+  fi
+  rm -rf "$scratch"
+fi
 [ -n "$missing" ] || exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+if [ "$(id -u)" != 0 ]; then
   echo "not installed (the node tests will say so): $missing"
   exit 0
 fi
 echo "installing for the node tests: $missing"
-apt-get update -qq
 # shellcheck disable=SC2086 # a list of names
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -12,6 +12,7 @@ from patho_api.status import EvalStatus, PretrainStatus
 from patho_operator.observed import Key
 from patho_operator.subject import Status
 
+OBJECT = ("kind", "namespace", "name")  # labels that name a resource
 SECONDS_TO_RUNNING = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -63,17 +64,44 @@ class Runs(registry.Collector):
     def collect(self) -> Iterator[core.Metric]:
         """One sample a kind and phase, and a few a resource."""
         phases = core.GaugeMetricFamily(names.JOBS, "Resources by phase", labels=["kind", "phase"])
-        for (kind, phase), number in Counter((key.kind, status.phase or "Pending") for key, status in self.shown.items()).items():
+        for (kind, phase), number in Counter((key.kind, _phase(status)) for key, status in self.shown.items()).items():
             phases.add_metric([kind, phase], number)
         yield phases
+        yield from self._states()
+        yield from self._numbers()
+        yield self._scores()
+
+    def _states(self) -> Iterator[core.Metric]:
+        phase = core.GaugeMetricFamily(names.RUN_PHASE, "1 for the phase that a resource is in", labels=[*OBJECT, "phase"])
+        condition = core.GaugeMetricFamily(names.RUN_CONDITION, "1 for each condition that is True", labels=[*OBJECT, "type", "reason"])
+        for key, status in self.shown.items():
+            phase.add_metric([*key, _phase(status)], 1)
+            for found in status.conditions:
+                if found.status == "True":
+                    condition.add_metric([*key, found.type, found.reason], 1)
+        yield phase
+        yield condition
+
+    def _numbers(self) -> Iterator[core.Metric]:
+        progress = core.GaugeMetricFamily(names.RUN_PROGRESS, "Share of the present stage's work that is done", labels=OBJECT)
+        restarts = core.GaugeMetricFamily(names.RUN_RESTARTS, "Incidents so far, counted against maxRestarts", labels=OBJECT)
         used = core.GaugeMetricFamily(
             names.RUN_ACCELERATOR_SECONDS, "Accelerators times seconds of running pods", labels=["namespace", "name"]
         )
-        # `run` is the PathoPretrain whose spec.evaluations gave the score (`name` is then the evaluation's); empty for a PathoEval's own
-        scores = core.GaugeMetricFamily(names.EVAL_SCORE, "Mean score of a task", labels=["namespace", "run", "name", "task", "metric"])
         for key, status in self.shown.items():
+            restarts.add_metric([*key], status.restarts)
+            if status.progress and status.progress.total_steps:
+                progress.add_metric([*key], status.progress.step / status.progress.total_steps)
             if key.kind == names.PRETRAIN:
                 used.add_metric([key.namespace, key.name], status.accelerator_seconds)
+        yield progress
+        yield restarts
+        yield used
+
+    def _scores(self) -> core.Metric:
+        """`run` is the PathoPretrain whose spec.evaluations gave the score, and `name` the evaluation's; empty for a PathoEval's own."""
+        scores = core.GaugeMetricFamily(names.EVAL_SCORE, "Mean score of a task", labels=["namespace", "run", "name", "task", "metric"])
+        for key, status in self.shown.items():
             if isinstance(status, EvalStatus):
                 for result in status.results:
                     scores.add_metric([key.namespace, "", key.name, result.task, result.metric], result.mean)
@@ -81,5 +109,8 @@ class Runs(registry.Collector):
                 for evaluation in status.evaluations:
                     for result in evaluation.results:
                         scores.add_metric([key.namespace, key.name, evaluation.name, result.task, result.metric], result.mean)
-        yield used
-        yield scores
+        return scores
+
+
+def _phase(status: Status) -> str:
+    return status.phase or "Pending"

@@ -118,7 +118,16 @@ def test_monitors_are_there_when_asked_for(render):
     objects = render(**{"serviceMonitor.enabled": True, "podMonitor.enabled": True})
     assert monitors <= {kind for kind, _ in objects}
     runs = objects["PodMonitor", "pathoscale-runs"]["spec"]
+    assert objects["ServiceMonitor", "pathoscale"]["spec"]["endpoints"][0]["honorLabels"]
     assert runs["selector"]["matchExpressions"] == [{"key": names.LABEL_RUN, "operator": "Exists"}]
+
+
+def test_alerts_are_the_tested_ones_and_name_the_runbooks_of_the_house(render):
+    spec = render(**{"prometheusRule.enabled": True, "prometheusRule.runbooks": "https://wiki.example/runbooks"})[
+        "PrometheusRule", "pathoscale"
+    ]["spec"]
+    tested = (CHART / "files" / "alerts.yaml").read_text().replace("docs/runbooks.md#", "https://wiki.example/runbooks#")
+    assert spec == yaml.safe_load(tested)
 
 
 @pytest.mark.parametrize(

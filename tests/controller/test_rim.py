@@ -125,6 +125,21 @@ def test_metrics_of_an_object_go_with_the_object():
     assert "vits16-eval" not in found.text().decode()
 
 
+def test_metrics_say_in_which_state_each_run_is():
+    found = metrics.Metrics("0.1.0")
+    when = {"lastTransitionTime": "2030-01-01T12:00:00Z"}
+    conditions = [{"type": t, "status": s, "reason": "LowRank"} | when for t, s in (("Collapsed", "True"), ("Stalled", "False"))]
+    status = {"phase": "Running", "restarts": 2, "progress": {"step": 250, "totalSteps": 1000}, "conditions": conditions}
+    found.runs.shown[KEY] = subject.parse(make_pretrain(status=status)).status
+    said = found.text().decode()
+    who = 'kind="PathoPretrain",name="vits16",namespace="lab"'
+    assert f'patho_run_phase{{{who},phase="Running"}} 1.0' in said
+    assert f'patho_run_condition{{{who},reason="LowRank",type="Collapsed"}} 1.0' in said
+    assert f"patho_run_progress_ratio{{{who}}} 0.25" in said
+    assert f"patho_run_restarts{{{who}}} 2.0" in said
+    assert "Stalled" not in said
+
+
 def _result(task, mean):
     return {"task": task, "metric": "accuracy", "mean": mean, "std": 0.0, "runs": 1, "samples": 1}
 

@@ -37,6 +37,7 @@ class TrainMetrics:
         self.gpu_memory = gauge(names.TRAIN_GPU_MEMORY, "Largest GPU memory in use by a process of the pod", mode="max")
         self.checkpoint_time = gauge(names.CHECKPOINT_LAST_SUCCESS, "When the newest checkpoint was complete, Unix time", mode="max")
         self.buffered = gauge(names.STREAM_BUFFERED, "Patches that are ready for training", mode="livesum")
+        self.slides = gauge(names.STREAM_SLIDES, "Slides that patches are drawn from", mode="livemax")
         self.quarantined = gauge(names.STREAM_QUARANTINED, "Slides that could not be read", mode="livemax")
 
         self.images = counter(names.TRAIN_IMAGES, "Patches trained on, of this pod")

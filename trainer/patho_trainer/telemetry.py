@@ -65,6 +65,7 @@ class Telemetry:
         self._probe: list[torch.Tensor] = []
         self._metrics = ctx.metrics
         self._metrics.restarts.set(ctx.restarts)
+        self._metrics.slides.set(len(slides))
         self.stats = stream.Stats()
         self.watch = Stopwatch()
 
