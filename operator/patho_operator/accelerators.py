@@ -6,17 +6,11 @@ from patho_operator.situation import Situation
 
 
 def seconds(s: Situation) -> float:
-    """Accelerator seconds of all attempts so far; 0 for a run on CPUs."""
+    """Accelerator seconds of all attempts so far, by the devices that each attempt's pods had; 0 for a run on CPUs."""
     if s.job is None:
         return s.subject.status.accelerator_seconds
     used = sum(_running_seconds(pod, s.now) for pod in s.pods)
-    return round(s.job.before.accelerator_seconds + used * per_pod(s.compute.resources.limits), 1)
-
-
-def per_pod(limits: dict[str, str]) -> int:
-    """Accelerators of a pod. Every extended resource that counts whole devices (nvidia.com/gpu, amd.com/gpu, google.com/tpu) is one."""
-    devices = (value for name, value in limits.items() if "/" in name and name.rpartition("/")[2] in ("gpu", "tpu", "gaudi", "neuron"))
-    return sum(int(value) for value in devices if value.isdigit())
+    return round(s.job.before.accelerator_seconds + used * s.job.accelerators, 1)
 
 
 def _running_seconds(pod: Pod, now: Time) -> float:

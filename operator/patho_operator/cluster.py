@@ -167,9 +167,9 @@ class Cluster:
             return None
 
     async def _post(self, subject: Subject, event: Event) -> None:
-        """An event that was told already is not told again: its name is made of what it says."""
+        """An event's name is made of what it says: what is said again is counted instead of told twice."""
         key, now = subject.key, times.write(datetime.datetime.now(times.UTC))
-        digest = hashlib.sha256(f"{subject.uid} {subject.status.attempt} {event.reason} {event.message}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{subject.uid} {event.reason} {event.message}".encode()).hexdigest()[:16]
         regarding = {"apiVersion": names.API_VERSION, "kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": subject.uid}
         body = {
             "metadata": {"name": f"{key.name}.{digest}", "namespace": key.namespace},
@@ -185,4 +185,12 @@ class Cluster:
         try:
             await self._api.request("POST", path("Event", key.namespace), body=body)
         except errors.AlreadyExists:
+            await self._count(path("Event", key.namespace, f"{key.name}.{digest}"), now)
+
+    async def _count(self, event: str, now: str) -> None:
+        """One more of an event that exists; it may end in between (Kubernetes keeps events for an hour)."""
+        try:
+            count = (await self._api.request("GET", event)).get("count", 1) + 1
+            await self._api.request("PATCH", event, body={"count": count, "lastTimestamp": now}, content_type=MERGE_PATCH)
+        except errors.NotFound:
             return

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pydantic
 
 from patho_api import names, report, status
-from patho_operator import times
+from patho_operator import devices, times
 
 Json = Mapping[str, Any]
 Time = datetime.datetime
@@ -96,6 +96,7 @@ class Job:
     parallelism: int = 1
     spec_hash: str = ""
     image: str = ""
+    accelerators: int = 0  # of each of its pods
     model_url: str = ""
     reason: str = ""
     from_step: int | None = None
@@ -173,6 +174,7 @@ def job(body: Json) -> Job:
         parallelism=spec.get("parallelism", 1),
         spec_hash=annotations.get(names.ANNOTATION_SPEC_HASH, ""),
         image=annotations.get(names.ANNOTATION_IMAGE, ""),
+        accelerators=devices.per_pod(spec),
         model_url=annotations.get(names.ANNOTATION_MODEL_URL, ""),
         reason=annotations.get(names.ANNOTATION_REASON, ""),
         from_step=int(step) if step.isdigit() else None,

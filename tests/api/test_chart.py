@@ -105,6 +105,14 @@ def test_with_watched_namespaces_nothing_is_granted_in_the_whole_cluster(render)
     assert environment(objects)["PATHO_WATCH_NAMESPACES"] == "a"
 
 
+def test_releases_in_one_namespace_have_their_own_lease_and_may_use_no_other(helm):
+    objects = list(yaml.safe_load_all(helm("template", "second", str(CHART), "--namespace", "patho-system").stdout))
+    (deployment,) = (o for o in objects if o and o["kind"] == "Deployment")
+    (role,) = (o for o in objects if o and o["kind"] == "Role")
+    assert environment({("Deployment", "pathoscale"): deployment})["PATHO_LEASE"] == "second-pathoscale-operator"
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, ["second-pathoscale-operator"]]
+
+
 def test_the_clusters_view_edit_and_admin_roles_include_both_kinds(render):
     view, edit = (render()["ClusterRole", name] for name in USERS)
     assert {label.rsplit("-", 1)[1] for label in view["metadata"]["labels"] if "aggregate" in label} == {"view", "edit", "admin"}

@@ -62,10 +62,10 @@ class Operator:
             return False
 
 
-def as_service_account(cluster: Cluster, path: pathlib.Path) -> pathlib.Path:
+def as_service_account(cluster: Cluster, path: pathlib.Path, account: str = NAME) -> pathlib.Path:
     """The cluster's kubeconfig with the operator's token in place of the administrator's rights."""
     config = json.loads(cluster.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json"))
-    token = cluster.inside(NAMESPACE).kubectl("create", "token", NAME, f"--duration={TOKEN_LIFETIME}").strip()
+    token = cluster.inside(NAMESPACE).kubectl("create", "token", account, f"--duration={TOKEN_LIFETIME}").strip()
     for user in config["users"]:
         user["user"] = {"token": token}
     path.touch(mode=0o600)

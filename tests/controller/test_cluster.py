@@ -10,6 +10,7 @@ from tests.controller.builders import UID, created, make_pretrain, plan_for
 
 RUN = subject.parse(make_pretrain())
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
+EVENTS = "/api/v1/namespaces/lab/events"
 STATUS = "/apis/pathoscale.dev/v1alpha1/namespaces/lab/pathopretrains/vits16/status"
 CREATE = Plan(creates=(created(plan_for(make_pretrain())),))
 
@@ -102,14 +103,15 @@ async def test_what_is_already_gone_is_no_error(cluster, fake):
     assert await cluster.execute(RUN, Plan(status={"phase": "Running"})) is None
 
 
-async def test_an_event_that_was_told_before_is_not_told_again(cluster, fake):
-    fake.refuse("POST", "/api/v1/namespaces/lab/events", 409, "AlreadyExists")
+async def test_an_event_that_is_told_again_is_counted(cluster, fake):
     plan = Plan(events=(Event("Failed", "diverged", warning=True),))
-    for _ in range(2):
-        await cluster.execute(RUN, plan)
-    first, second = (r.body for r in fake.requests)
-    assert first["metadata"]["name"] == second["metadata"]["name"]
+    await cluster.execute(RUN, plan)
+    first = fake.requests[-1].body
+    fake.refuse("POST", EVENTS, 409, "AlreadyExists")
+    fake.answers["GET", f"{EVENTS}/{first['metadata']['name']}"] = 200, first
+    await cluster.execute(RUN, plan)
     assert (first["type"], first["involvedObject"]["uid"]) == ("Warning", UID)
+    assert [(r.verb, r.body["count"]) for r in fake.requests if r.verb != "GET"] == [("POST", 1), ("POST", 1), ("PATCH", 2)]
 
 
 async def test_long_lists_are_read_in_pages(cluster, fake):

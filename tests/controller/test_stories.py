@@ -271,6 +271,14 @@ def test_accelerator_seconds_are_devices_times_seconds():
     assert plan.status["acceleratorSeconds"] == 2 * 8 * 100
 
 
+def test_accelerator_seconds_go_by_what_the_attempt_had_not_by_what_the_next_will_have():
+    body = started(make_pretrain(compute={"resources": {"limits": {"nvidia.com/gpu": 8}}}))
+    job = make_job(body)
+    body["spec"]["compute"]["resources"]["limits"]["nvidia.com/gpu"] = 1
+    plan = plan_for(body, [job], [make_pod(body)], now=at(100))
+    assert plan.status["acceleratorSeconds"] == 8 * 100
+
+
 def test_a_resource_that_is_being_deleted_is_left_to_the_garbage_collector():
     body = started(make_pretrain())
     body["metadata"]["deletionTimestamp"] = "2030-01-01T12:00:00Z"

@@ -16,6 +16,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{/* Name of the Lease: releases in one namespace lead side by side. */}}
+{{- define "pathoscale.lease" -}}
+{{ include "pathoscale.name" . }}-operator
+{{- end -}}
+
 {{- define "pathoscale.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "pathoscale.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end -}}
 {{- end -}}
@@ -39,11 +44,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, create]                # one for a run; its owner's end deletes it
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]   # the Job controller makes them; delete: those on nodes that do not answer
+  verbs: [list, watch, delete]        # the Job controller makes them; delete: those on nodes that do not answer
 - apiGroups: [""]
   resources: [pods/status]
   verbs: [patch]                      # such a pod is Failed, or its Job would wait for it
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, list]               # list: why a pod waits, in the scheduler's own words
+  verbs: [create, get, patch, list]   # get, patch: what is said again is counted; list: why a pod waits, in the scheduler's words
 {{- end -}}

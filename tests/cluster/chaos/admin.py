@@ -78,8 +78,13 @@ class Admin:
         return session
 
 
-async def connect(kubeconfig: pathlib.Path) -> Admin:
-    """An administrator by a kubeconfig."""
+async def read(kubeconfig: pathlib.Path) -> client.Configuration:
+    """Server and credentials of a kubeconfig."""
     configuration = client.Configuration()
     await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    return Admin(configuration)
+    return configuration
+
+
+async def connect(kubeconfig: pathlib.Path) -> Admin:
+    """An administrator by a kubeconfig."""
+    return Admin(await read(kubeconfig))

@@ -72,26 +72,25 @@ class World:
         await self.admin.create(f"{rights}/rolebindings", {"metadata": {"name": "leader"}, "roleRef": role, "subjects": [account]})
         return name
 
-    def lane(self, name: str, *, watch: str = "", **environment: str) -> lanes.Lane:
+    def lane(self, name: str, *, watch: str = "", credentials: pathlib.Path | None = None, **environment: str) -> lanes.Lane:
         """An operator behind the proxy; with `watch` it sees this namespace alone and keeps its Lease there."""
-        kubeconfig = self.arena.folder / f"{name}.kubeconfig"
+        kubeconfig = self.arena.folder / f"{name}-behind-proxy.kubeconfig"
         kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(json.dumps(self._behind_proxy()))
+        kubeconfig.write_text(json.dumps(self._behind_proxy(credentials or self.arena.operator_kubeconfig)))
         known = {
-            "KUBECONFIG": str(kubeconfig),
             "POD_NAMESPACE": watch or release.NAMESPACE,
             "POD_NAME": name,
             "PATHO_PORT": str(controlplane.free_port()),
             "PATHO_WATCH_NAMESPACES": watch,
         }
-        return lanes.Lane(self.arena.folder, name, ENVIRONMENT | known | environment)
+        return lanes.Lane(self.arena.folder, name, kubeconfig, ENVIRONMENT | known | environment)
 
     async def live(self, namespace: str) -> list[str]:
         """One life."""
         return await Life(self.admin, self.witness, self.checker, namespace).live()
 
-    def _behind_proxy(self) -> Any:
-        config = json.loads(self.arena.operator_kubeconfig.read_text())
+    def _behind_proxy(self, credentials: pathlib.Path) -> Any:
+        config = json.loads(credentials.read_text())
         for each in config["clusters"]:
             each["cluster"] = {"server": self.proxy.url}
         return config

@@ -14,9 +14,11 @@ KILLED = -9
 class Lane:
     """One operator that is always started again."""
 
-    def __init__(self, folder: pathlib.Path, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: pathlib.Path, name: str, kubeconfig: pathlib.Path, environment: Mapping[str, str]) -> None:
+        self.kubeconfig = kubeconfig
         self.log = folder / f"{name}.log"
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("KUBERNETES_")} | dict(environment)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("KUBERNETES_")}
+        self.environment = kept | {"KUBECONFIG": str(kubeconfig)} | dict(environment)
         self._process: asyncio.subprocess.Process | None = None
         self.ends: list[int] = []  # return codes of those that ended
 
@@ -56,7 +58,7 @@ class Lane:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self._environment,
+                    env=self.environment,
                 )
             self.ends.append(await self._process.wait())
             await asyncio.sleep(RESTART_SECONDS)
