@@ -102,6 +102,17 @@ def _talk(timeout: datetime.timedelta) -> dist.ProcessGroup:
     return group
 
 
+def alone() -> World:
+    """A world of this process only, on the first GPU where there is one. Nothing has to be joined or left."""
+    return World(rank=0, size=1, local_rank=0, node_rank=0, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def meet(world: World) -> None:
+    """Wait for everybody, where there is somebody else."""
+    if world.size > 1:
+        barrier()
+
+
 def leave() -> None:
     """Say goodbye to the others."""
     dist.destroy_process_group()

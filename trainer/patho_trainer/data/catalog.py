@@ -206,6 +206,11 @@ class Catalog:
         """Number of accepted slides."""
         return len(self.slides)
 
+    def only(self, wanted: Callable[[Slide], bool]) -> "Catalog":
+        """The catalog of the slides that `wanted` takes, under the same version."""
+        slides = [s for s in (*self.slides, *self.rejected) if wanted(s)]
+        return Catalog(self.version, slides, self._fetch, url=self.url, columns=self.columns)
+
     def record(self, i: int) -> records.Record:
         """Tile positions and mask of slide `i`: from memory, or read from the index (one request)."""
         return self.records([i])[0]

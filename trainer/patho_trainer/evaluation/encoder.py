@@ -1,6 +1,6 @@
 """The model of a PathoEval: its frozen backbone, what goes in, and which tokens come out."""
 
-# B images, S edge, N tokens, D width of the backbone, F width of the features: D, or 2 D with CLSMean
+# B images, S edge, N tokens, G edge of their grid, D width of the backbone, F width of the features: D, or 2 D with CLSMean
 
 import dataclasses
 import hashlib
@@ -27,6 +27,8 @@ class Encoder:
     """timm's name."""
     step: int | None
     """Training step of a pathoscale checkpoint."""
+    run: str
+    """Folder of the run that a pathoscale checkpoint belongs to, else empty."""
     digest: str
     """Of the weights: equal weights, equal digest, wherever they came from."""
     normalization: Normalization
@@ -36,11 +38,24 @@ class Encoder:
     @torch.inference_mode()
     def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
         """float32 features (B, F) of uint8 images."""
-        mean, std = (torch.tensor(v, device=images_B3SS.device)[:, None, None] for v in (self.normalization.mean, self.normalization.std))
-        tokens_BND: torch.Tensor = self.backbone.forward_features((images_B3SS / 255 - mean) / std)
+        tokens_BND: torch.Tensor = self.backbone.forward_features(normalized(images_B3SS, self.normalization))
         if self.pooling == "CLS":
             return tokens_BND[:, 0]
         return torch.cat([tokens_BND[:, 0], tokens_BND[:, self.backbone.num_prefix_tokens :].mean(dim=1)], dim=1)
+
+    @torch.inference_mode()
+    def token_map(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        """float32 patch tokens (B, D, G, G) of the last block, before the final norm: what timm's `features_only` gives kaiko-eva."""
+        maps: list[torch.Tensor] = self.backbone.forward_intermediates(
+            normalized(images_B3SS, self.normalization), indices=1, norm=False, intermediates_only=True
+        )
+        return maps[0]
+
+
+def normalized(images_B3SS: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """float32 images out of uint8 ones."""
+    mean, std = (torch.tensor(v, device=images_B3SS.device)[:, None, None] for v in (normalization.mean, normalization.std))
+    return (images_B3SS / 255 - mean) / std
 
 
 def load(model: evaluate.EvalModel, bucket: storage.Bucket, device: torch.device) -> Encoder:
@@ -56,6 +71,7 @@ def load(model: evaluate.EvalModel, bucket: storage.Bucket, device: torch.device
         source=model.url or model.timm,
         architecture=architecture,
         step=config.get("step"),
+        run="" if config.get("step") is None else _run(model.url),
         digest=_digest(backbone),
         normalization=model.normalization or Normalization.model_validate(config.get("normalization") or _of_timm(backbone)),
         pooling=model.pooling,
@@ -101,6 +117,12 @@ def _from_timm(name: str) -> vit.Backbone:
             f"model.timm: the weights of {name} could not be fetched from timm's hub ({type(error).__name__}): where it cannot be reached, "
             f"put the file into a bucket and set model to {{url: <that file>, architecture: {architecture}}}"
         ) from error
+
+
+def _run(url: str) -> str:
+    """The folder of a run, out of its own address or that of one of its checkpoints."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return parent if name.startswith("step-") else url.rstrip("/")
 
 
 def _of_timm(backbone: vit.Backbone) -> dict[str, Any]:

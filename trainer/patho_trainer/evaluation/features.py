@@ -1,105 +1,121 @@
-"""Frozen features of a data set: read, decoded and embedded in batches once, then kept in the bucket.
+"""Frozen features of a data set, computed once by all processes and kept in the bucket in parts.
 
-The key of the cache is made of the weights, the preprocessing and the version of every image, so that a change of any of them, and
-nothing else, makes new features.
+    <folder>/<key>/part-00003-of-00041.npz
+
+Part k is the work of rank k modulo the number of ranks; a part that is there already is not computed again, so that a run that was
+killed, or another one of the same model, goes on from what there is. The key is made of the weights, the preprocessing and the version of
+the data: a change of any of them, and nothing else, makes new features.
 """
 
-# N samples, B images at once, F width of the features
+# N samples
 
+import dataclasses
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from patho_trainer import errors
-from patho_trainer.data import storage
+from patho_trainer import distributed, errors
+from patho_trainer.data import storage, urls
 from patho_trainer.evaluation import encoder as encoders
-from patho_trainer.evaluation import images
-from patho_trainer.evaluation.datasets.dataset import Dataset, Sample
 
-READERS = 8  # threads that fetch and decode: both release Python's lock
-PREPROCESSING = "shorter edge resized (bilinear, antialiased), centre cropped"
-
-
-def compute(
-    dataset: Dataset,
-    encoder: encoders.Encoder,
-    *,
-    image_size_px: int,
-    batch_size: int,
-    bucket: storage.Bucket,
-    cache_url: str,
-    device: torch.device,
-    progress: Callable[[int], None],
-) -> torch.Tensor:
-    """float32 features (N, F) of all samples, on `device`, out of `<cache_url>/<key>.npz` or newly computed and kept there.
-
-    `progress` gets the number of images done. Raises DataNotFound for an unreadable image, Diverged for features that are not finite.
-    """
-    url = f"{cache_url.rstrip('/')}/{key(dataset, encoder, image_size_px)}.npz"
-    try:
-        features_NF = torch.from_numpy(np.load(io.BytesIO(bucket.read(url)))["features"]).to(device)
-        progress(len(features_NF))
-    except storage.NotFound:
-        features_NF = _embed(dataset.samples, encoder, image_size_px, batch_size, bucket, device, progress)
-        _check_finite(features_NF, encoder, dataset)
-        bucket.write(url, _npz(features_NF, dataset))
-    return features_NF
+PARTS = 64  # of a small data set, so that many processes have something to do
+PART_UNITS = (8, 512)  # smallest and largest: what a kill can cost a process
+FEATURES = "features"
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def key(dataset: Dataset, encoder: encoders.Encoder, image_size_px: int) -> str:
-    """Name of the cached features; labels and splits are no part of it."""
-    preprocessing = [PREPROCESSING, image_size_px, encoder.normalization.dump(), encoder.pooling]
-    parts = [encoder.architecture, encoder.digest, preprocessing, version(dataset)]
+class Source(Protocol):
+    """Where features come from (see `sources`)."""
+
+    @property
+    def task(self) -> str:
+        """Label of the task."""
+
+    @property
+    def units(self) -> int:
+        """How many parts are cut from: images, or steps of a stream."""
+
+    @property
+    def images_a_unit(self) -> int:
+        """Patches that a unit stands for, about: for the progress."""
+
+    def facts(self) -> Any:
+        """Version of the data and the preprocessing, as JSON."""
+
+    def embed(self, first: int, stop: int, encoder: encoders.Encoder, device: torch.device) -> Arrays:
+        """Arrays of the units [first, stop), `features` among them; the first axis of all of them is the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the features of a source and a model are kept."""
+
+    bucket: storage.Bucket
+    url: str
+    starts: tuple[int, ...]
+    """First unit of each part, and the end of the last."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Addresses of the parts."""
+        count = len(self.starts) - 1
+        return tuple(urls.join(self.url, f"part-{i:05d}-of-{count:05d}.npz") for i in range(count))
+
+
+def place(source: Source, encoder: encoders.Encoder, folder: str, bucket: storage.Bucket) -> Place:
+    """Where the features of all units are, or will be."""
+    least, most = PART_UNITS
+    size = min(most, max(least, -(-source.units // PARTS)))
+    return Place(bucket, urls.join(folder, key(source, encoder)), (*range(0, source.units, size), source.units))
+
+
+def key(source: Source, encoder: encoders.Encoder) -> str:
+    """Name of the cached features; labels and splits of images are no part of it."""
+    parts = [encoder.architecture, encoder.digest, encoder.normalization.dump(), encoder.pooling, source.facts()]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def version(dataset: Dataset) -> str:
-    """Digest of the addresses and entity tags of all images, in their order."""
-    return hashlib.blake2b(json.dumps([(s.url, s.etag) for s in dataset.samples]).encode(), digest_size=16).hexdigest()
+def compute(
+    source: Source, encoder: encoders.Encoder, where: Place, world: distributed.World, progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Make this rank's parts that are not there yet. `progress` gets the units done by all ranks, about.
+
+    Raises DataNotFound for unreadable data, Diverged for features that are not finite.
+    """
+    there = {info.url for info in where.bucket.list(where.url)}
+    for i, (url, (first, stop)) in enumerate(zip(where.parts, itertools.pairwise(where.starts), strict=True)):
+        if i % world.size == world.rank and url not in there:
+            arrays = source.embed(first, stop, encoder, world.device)
+            _check_finite(arrays[FEATURES], encoder, source)
+            where.bucket.write(url, _npz(arrays))
+        progress(stop)
 
 
-def _embed(
-    samples: Sequence[Sample],
-    encoder: encoders.Encoder,
-    image_size_px: int,
-    batch_size: int,
-    bucket: storage.Bucket,
-    device: torch.device,
-    progress: Callable[[int], None],
-) -> torch.Tensor:
-    parts: list[torch.Tensor] = []
-    for images_B3SS in _batches(samples, image_size_px, batch_size, bucket):
-        parts.append(encoder(images_B3SS.to(device)))
-        progress(sum(map(len, parts)))
-    return torch.cat(parts)
+def load(where: Place) -> dict[str, NDArray[Any]]:
+    """The arrays of all units, part after part. Raises NotFound unless every part is there."""
+    parts = list(_parts(where))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _batches(samples: Sequence[Sample], image_size_px: int, batch_size: int, bucket: storage.Bucket) -> Iterator[torch.Tensor]:
-    """uint8 batches (B, 3, S, S); the next one is read while the caller embeds this one."""
-
-    def image(sample: Sample) -> torch.Tensor:
-        return images.resize_and_crop(images.decode(bucket.read(sample.url), sample.url), image_size_px)
-
-    with futures.ThreadPoolExecutor(READERS) as pool:
-        ahead: list[futures.Future[torch.Tensor]] = []
-        for start in range(0, len(samples), batch_size):
-            current, ahead = ahead, [pool.submit(image, s) for s in samples[start : start + batch_size]]
-            if current:
-                yield torch.stack([f.result() for f in current])
-        yield torch.stack([f.result() for f in ahead])
+def _parts(where: Place) -> Iterator[Arrays]:
+    for url in where.parts:
+        with np.load(io.BytesIO(where.bucket.read(url))) as found:
+            yield dict(found)
 
 
-def _check_finite(features_NF: torch.Tensor, encoder: encoders.Encoder, dataset: Dataset) -> None:
-    if not features_NF.isfinite().all():
-        raise errors.Diverged(f"task {dataset.task}: features of {encoder.source} are not finite: evaluate an earlier checkpoint")
+def _check_finite(features_N: NDArray[Any], encoder: encoders.Encoder, source: Source) -> None:
+    if not np.isfinite(features_N).all():
+        raise errors.Diverged(f"task {source.task}: features of {encoder.source} are not finite: evaluate an earlier checkpoint")
 
 
-def _npz(features_NF: torch.Tensor, dataset: Dataset) -> bytes:
+def _npz(arrays: Arrays) -> bytes:
     data = io.BytesIO()
-    np.savez(data, features=features_NF.cpu().numpy(), urls=np.array([s.url for s in dataset.samples]))
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # numpy's stubs take the arrays for its only option
     return data.getvalue()

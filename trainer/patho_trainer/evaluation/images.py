@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
@@ -30,3 +31,11 @@ def resize_and_crop(image_CHW: torch.Tensor, size_px: int) -> torch.Tensor:
         image_CHW = functional.interpolate(image_CHW[None], size=shape, mode="bilinear", antialias=True)[0]
     top, left = (round((edge - size_px) / 2) for edge in image_CHW.shape[1:])
     return image_CHW[:, top : top + size_px, left : left + size_px]
+
+
+def resize_mask(mask_HW: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    """Class indices (S, S) of a square (H, W): nearest neighbour, as torchvision resizes masks."""
+    if mask_HW.shape == (size_px, size_px):
+        return mask_HW
+    resized: NDArray[np.uint8] = functional.interpolate(torch.from_numpy(mask_HW)[None, None], size=(size_px, size_px))[0, 0].numpy()
+    return resized

@@ -120,7 +120,7 @@ def _check_widths(train: Labelled, val: Labelled) -> None:
         )
 
 
-def _generator(*key: object) -> torch.Generator:
+def generator(*key: object) -> torch.Generator:
     """A CPU generator that depends on `key` alone: no state is carried from draw to draw, and every device draws the same."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
@@ -128,13 +128,13 @@ def _generator(*key: object) -> torch.Generator:
 
 def _start(seeds: Sequence[int], width: int, outputs: int) -> torch.Tensor:
     """Weights and bias, drawn like torch.nn.Linear's: uniform within 1 / sqrt(D)."""
-    draws = [torch.rand(outputs, width + 1, generator=_generator(seed, "start")) for seed in seeds]
+    draws = [torch.rand(outputs, width + 1, generator=generator(seed, "start")) for seed in seeds]
     return (2 * torch.stack(draws) - 1) / math.sqrt(width)
 
 
 def _batches(seeds: Sequence[int], epoch: int, samples: int, batch_size: int) -> tuple[torch.Tensor, ...]:
     """Sample numbers (R, B) of each step of an epoch."""
-    orders = [torch.randperm(samples, generator=_generator(seed, "order", epoch)) for seed in seeds]
+    orders = [torch.randperm(samples, generator=generator(seed, "order", epoch)) for seed in seeds]
     return torch.split(torch.stack(orders), batch_size, dim=1)
 
 

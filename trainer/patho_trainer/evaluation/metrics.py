@@ -16,8 +16,8 @@ def confusion(predictions_RN: torch.Tensor, labels_N: torch.Tensor, classes: int
 
 
 def shares(confusion_RCC: torch.Tensor) -> torch.Tensor:
-    """Counts as shares of the true class (the row), float64. Every class must occur among the labels."""
-    return confusion_RCC.double() / confusion_RCC.sum(dim=2, keepdim=True)
+    """Counts as shares of the true class (the row), float64; a class that does not occur has shares of 0."""
+    return confusion_RCC.double() / confusion_RCC.sum(dim=2, keepdim=True).clamp_min(1)
 
 
 def balanced_accuracy(confusion_RCC: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from patho_api import status
 from patho_api.common import Normalization, Spec
 
 FILE = "results.json"
-METRIC = "balancedAccuracy"
+BALANCED_ACCURACY, DICE = "balancedAccuracy", "dice"  # metrics; higher is better
 
 
 class Run(Spec):
@@ -21,9 +21,9 @@ class Run(Spec):
     seed: int
     """What its start and its order of samples are drawn from."""
     score: float
-    """Balanced accuracy on the split that is reported."""
+    """Of the task's metric, on the split that is reported."""
     chosen_at: float
-    """Balanced accuracy on the split that chose the epoch."""
+    """The same on the split that chose the epoch."""
     best_epoch: int
     """Epochs trained up to the chosen weights."""
     steps: int
@@ -40,19 +40,23 @@ class TaskOutcome(Spec):
     data: str
     """Folder of the data set."""
     data_version: str
-    """Digest of the addresses and entity tags of its images."""
+    """Digest of the addresses and entity tags of its images, or version of its slide index."""
+    preprocessing: str
+    """How an image gets to the model's size."""
+    feature_width: int
+    """Dimensions of a feature vector."""
     classes: list[str]
     """Class names; positions are the class indices."""
     samples: dict[str, int]
-    """Images by split."""
+    """Images or patches by split."""
     chosen_on: str
     """Split that decided about early stopping."""
     scored_on: str
     """Split of the score. The same as chosen_on where the data set has no third split: then the score is a little optimistic."""
     recipe: dict[str, Any]
     """Optimizer, learning rate, batch size, steps, patience: what the protocol means at this size."""
-    metric: str = METRIC
-    """What score, mean and std measure."""
+    metric: str
+    """What score, mean and std measure: balancedAccuracy, or dice without the background."""
     mean: float
     """Mean over the runs."""
     std: float
@@ -60,11 +64,11 @@ class TaskOutcome(Spec):
     runs: list[Run]
     """Every probe."""
     confusion: list[list[float]]
-    """Share of the true class (row) that was taken for a class (column), mean over the runs."""
+    """Share of the true class (row) that was taken for a class (column), mean over the runs; of pixels in a segmentation."""
     rank_me: float
-    """RankMe of the training split's features."""
+    """RankMe of the training split's features; of a segmentation, of each patch's mean token."""
     od_corr: float
-    """ODCorr of the training split's features."""
+    """ODCorr of the same."""
 
     def in_status(self) -> status.TaskResult:
         """What goes into the resource's status."""
@@ -82,16 +86,14 @@ class ModelFacts(Spec):
     """timm's name."""
     step: int | None
     """Training step of a pathoscale checkpoint."""
+    run: str = ""
+    """Folder of the run that a pathoscale checkpoint belongs to."""
     weights_digest: str
     """Digest of the weights."""
-    feature_width: int
-    """Dimensions of a feature vector."""
     pooling: str
     """CLS, or CLSMean: class token and mean of the patch tokens."""
     image_size_px: int
     """Edge of the image that the model saw."""
-    preprocessing: str
-    """How an image gets to that edge."""
     normalization: Normalization
     """Channel statistics."""
 
@@ -99,7 +101,7 @@ class ModelFacts(Spec):
 class Results(Spec):
     """The file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     """Grows when a field changes its meaning."""
     protocol: str
     """Name and source of the protocol. Numbers of different protocols or versions of kaiko-eva are not comparable."""
@@ -115,9 +117,10 @@ class Results(Spec):
     """Versions of the packages that the numbers come from."""
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes features and probes."""
-    return {package: importlib.metadata.version(package) for package in ("pathoscale", "torch", "timm", "numpy", "pillow")}
+def versions(cuda: str | None) -> dict[str, str]:
+    """Versions of what computes features and probes; `cuda` is the one that torch was built for."""
+    found = {package: importlib.metadata.version(package) for package in ("pathoscale", "torch", "timm", "numpy", "pillow")}
+    return found | ({"cuda": cuda} if cuda else {})
 
 
 def file(results: Results) -> bytes:

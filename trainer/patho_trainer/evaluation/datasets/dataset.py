@@ -4,13 +4,19 @@ import collections
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patho_api.evaluate import Task
 from patho_trainer import errors
+from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import storage, urls
 
 SPLITS = ("train", "val", "test")
+Labels = TypeVar("Labels", "Dataset", "LabelledSlides")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,27 +28,47 @@ class Row:
     split: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """One image; `etag` changes when the object in the bucket does."""
+    """One image; `etag` changes when the object in the bucket does. `row` is its number in the array of an HDF5 file, else -1."""
 
     url: str
     label: int
     split: str
     etag: str
+    row: int = -1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MaskedImage:
+    """One image and the object that says the class of each of its pixels."""
+
+    image: storage.ObjectInfo
+    mask: storage.ObjectInfo
+    split: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelledSlide:
+    """One slide of a patient; its patches are read online."""
+
+    slide: int
+    """Index into the catalog's slides."""
+    label: int
+    split: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """The images of a task, in the order of its annotation; `label` is an index into `classes`."""
+class TaskData:
+    """What every kind of data set has: classes, and samples of splits."""
 
     task: str
     classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[Any, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that have images."""
+        """Splits that have samples."""
         present = {s.split for s in self.samples}
         return tuple(s for s in SPLITS if s in present)
 
@@ -55,6 +81,32 @@ class Dataset:
     def scored_on(self) -> str:
         """Split that the score is taken on; without a test split it is the val split."""
         return "test" if "test" in self.splits else "val"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(TaskData):
+    """The images of a task, in the order of its annotation; `label` is an index into `classes`."""
+
+    samples: tuple[Sample, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImages(TaskData):
+    """The images of a segmentation task; patches are cut from them by a grid. Class 0 is the background."""
+
+    samples: tuple[MaskedImage, ...]
+    patch_px: int | None
+    """Edge of a patch in the image, which is then brought to the model's size; None: the model's size, cut 1:1."""
+    decode_mask: Callable[[bytes, str], NDArray[np.uint8]]
+    """Bytes and url of a mask object to class indices (H, W). Raises DataNotFound for a damaged file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSlides(TaskData):
+    """The slides of a task, dealt out to splits by patient."""
+
+    samples: tuple[LabelledSlide, ...]
+    catalog: catalogs.Catalog
 
 
 def name(task: Task) -> str:
@@ -70,6 +122,13 @@ def objects(task: Task, bucket: storage.Bucket) -> dict[str, storage.ObjectInfo]
     if not found:
         raise errors.DataNotFound(f"task {name(task)}: nothing lies below {task.data}: check the task's data and who may list it")
     return found
+
+
+def the(file: str, task: Task, found: Mapping[str, storage.ObjectInfo]) -> storage.ObjectInfo:
+    """The object at the path `file` of the data set. Raises DataNotFound where it is not there."""
+    if file not in found:
+        raise errors.DataNotFound(f"task {name(task)}: {file} is missing in {task.data}: put it there")
+    return found[file]
 
 
 def table(
@@ -91,6 +150,32 @@ def table(
     return rows
 
 
+def classified(
+    task: Task, found: Mapping[str, storage.ObjectInfo], folder: str, classes: Sequence[str], suffixes: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """(path, class) of the images in `<folder><class>/` and below, class by class, folder by folder, by name: the order of kaiko-eva.
+
+    Raises DataNotFound where the folder or that of a class holds none, InvalidConfiguration for images in a folder that is no class.
+    """
+    images = [path for path in found if path.startswith(folder) and path.lower().endswith(suffixes)]
+    by_class = collections.defaultdict(list)
+    for path in sorted(images, key=lambda path: path.rpartition("/")[::2]):
+        by_class[path.removeprefix(folder).partition("/")[0]].append(path)
+    strange = [label for label in by_class if label not in classes]
+    if strange:
+        raise errors.InvalidConfiguration(
+            f"task {name(task)}: {by_class[strange[0]][0]} is in the folder of the unknown class {strange[0]!r}: "
+            f"the classes are {', '.join(classes)}"
+        )
+    missing = [label for label in classes if not by_class[label]]
+    if missing:
+        raise errors.DataNotFound(
+            f"task {name(task)}: no {' or '.join(suffixes)} image in {task.data.rstrip('/')}/{folder}{missing[0]}/: "
+            "unpack the data set there"
+        )
+    return [(path, label) for label in sorted(classes) for path in by_class[label]]
+
+
 def build(task: Task, rows: Iterable[Row], found: Mapping[str, storage.ObjectInfo], classes: Sequence[str] | None = None) -> Dataset:
     """The data set that `rows` describe; classes None: the sorted labels of the training split.
 
@@ -102,7 +187,11 @@ def build(task: Task, rows: Iterable[Row], found: Mapping[str, storage.ObjectInf
     _check_values(task, rows, classes)
     _check_files(task, rows, found)
     samples = [Sample(found[r.path].url, classes.index(r.label), r.split, found[r.path].etag) for r in rows]
-    dataset = Dataset(name(task), classes, tuple(samples))
+    return checked(Dataset(name(task), classes, tuple(samples)))
+
+
+def checked(dataset: Labels) -> Labels:
+    """The data set itself, once it is clear that a probe can be trained and scored on it; raises DataNotFound otherwise."""
     _check_counts(dataset)
     return dataset
 
@@ -127,11 +216,16 @@ def _check_files(task: Task, rows: Iterable[Row], found: Mapping[str, storage.Ob
         )
 
 
-def _check_counts(dataset: Dataset) -> None:
+def check_splits(data: TaskData) -> None:
+    """Raise DataNotFound unless there is something to train on, and something to score on."""
+    if "train" not in data.splits or len(data.splits) < 2:
+        there = " and ".join(data.splits) or "no split"
+        raise errors.DataNotFound(f"task {data.task}: too few samples: {there} has images, but train and one of val and test need some")
+
+
+def _check_counts(dataset: Dataset | LabelledSlides) -> None:
     """A probe needs two classes, and balanced accuracy an image of each class in each split."""
-    if "train" not in dataset.splits or len(dataset.splits) < 2:
-        there = " and ".join(dataset.splits) or "no split"
-        raise errors.DataNotFound(f"task {dataset.task}: too few samples: {there} has images, but train and one of val and test need some")
+    check_splits(dataset)
     if len(dataset.classes) < 2:
         raise errors.DataNotFound(f"task {dataset.task}: too few samples: the only class is {dataset.classes[0]}, a probe needs two")
     counts = collections.Counter((s.split, s.label) for s in dataset.samples)
