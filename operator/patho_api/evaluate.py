@@ -59,9 +59,10 @@ class Task(Spec):
     """One labelled data set."""
 
     name: TaskName
-    """Data set: BACH, CRC, MHIST, PCam, TP53, CoNSeP in their official formats, or your own as PatchClassification or PatchSegmentation."""
+    """Data set: BACH, CRC, MHIST, PCam, CoNSeP in their official formats; TP53: slides with a label; your own as PatchClassification or
+    PatchSegmentation."""
     data: Url
-    """Folder of the data set."""
+    """Folder of the data set; of TP53, its manifest (.csv or .parquet with the columns `url`, `patient`, `label`)."""
     label: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9._-]*$")] = ""
     """Name in the results, where the same kind appears twice. Empty: the task's name."""
 
@@ -85,11 +86,11 @@ class EvalTemplate(Spec):
     runs: Annotated[int, Field(ge=1, le=100)] = 5
     """Probes with different seeds. Default: 5, as in arXiv 2404.15217."""
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Steps of a probe. Null: the protocol's 12,500."""
+    """Steps of a probe. Null: the protocol's 12,500, and 2,000 for a decoder."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Images at once when features are computed; scores do not depend on it."""
     image_size_px: Annotated[int, Field(ge=16, le=2048)] = 224
-    """Images are resized and centre-cropped to this edge. Default: 224, as in eva."""
+    """Images are resized and centre-cropped to this edge; patches of slides and of your own masks are cut at it. Default: 224 (eva)."""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Seed of the first probe; the others count up."""
     storage: Storage = Storage()
@@ -101,7 +102,7 @@ class EvalTemplate(Spec):
 
 
 class EvalSpec(EvalTemplate):
-    """Score a model by linear probes (and, later, segmentation heads) on frozen features."""
+    """Score a model by linear probes, or decoders for segmentation, on frozen features."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *EvalTemplate.rules,

@@ -8,23 +8,23 @@ from patho_api.evaluate import EvalSpec, EvalTemplate
 from patho_api.pretrain import PretrainSpec, Training
 
 DINOV2_ONLY = ("koleoWeight", "ibotWeight", "maskProbability", "maskRatio", "centering")
-TASKS = ("MHIST", "PatchClassification")
+MASKED_TASKS = ("CoNSeP", "PatchSegmentation")
 
 
 def refusals(spec: PretrainSpec | EvalSpec) -> list[str]:
     """Why this specification cannot be run by this release; empty if it can."""
-    return _pretrain_refusals(spec) if isinstance(spec, PretrainSpec) else _eval_refusals(spec)
+    return _pretrain_refusals(spec) if isinstance(spec, PretrainSpec) else []
 
 
 def notes(spec: PretrainSpec | EvalSpec) -> list[str]:
     """Fields that were set and have no effect in this release."""
-    return _pretrain_notes(spec) if isinstance(spec, PretrainSpec) else []
+    return _pretrain_notes(spec) if isinstance(spec, PretrainSpec) else _eval_notes(spec)
 
 
 def _pretrain_notes(spec: PretrainSpec) -> list[str]:
     found = []
     for evaluation in spec.evaluations:
-        found += [f"spec.evaluations[{evaluation.name}].template: {why}" for why in _eval_refusals(evaluation.template)]
+        found += [f"spec.evaluations[{evaluation.name}].template: {why}" for why in _eval_notes(evaluation.template)]
     if spec.method == "DINO":
         defaults, set_here = Training().dump(), spec.training.dump()
         strange = [name for name in DINOV2_ONLY if set_here[name] != defaults[name]]
@@ -43,8 +43,8 @@ def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
     return [sentence for applies, sentence in candidates if applies]
 
 
-def _eval_refusals(spec: EvalTemplate) -> list[str]:
-    found = [f"spec.tasks: {task.name} is not implemented yet: use {' or '.join(TASKS)}" for task in spec.tasks if task.name not in TASKS]
-    if spec.compute.nodes * spec.compute.processes_per_node > 1:
-        found.append("spec.compute: a PathoEval runs in one process yet: set nodes and processesPerNode to 1")
-    return found
+def _eval_notes(spec: EvalTemplate) -> list[str]:
+    masked = [task.name for task in spec.tasks if task.name in MASKED_TASKS]
+    if spec.protocol != "Paper" or not masked:
+        return []
+    return [f"spec.protocol Paper has no effect on {' and '.join(masked)}: the paper states no training of a decoder, so Eva's is used"]

@@ -19,7 +19,7 @@ import prometheus_client
 import torch
 from torch import distributed as dist
 
-from patho_api import launch, names, pretrain, report
+from patho_api import evaluate, launch, names, pretrain, report
 from patho_trainer import checkpoint, context, distributed, fencing, metrics, progress, workspace
 from patho_trainer.data import storage
 from tests.trainer import slides
@@ -145,7 +145,7 @@ class Pod:
 
 
 @contextlib.contextmanager
-def pod(wanted: pretrain.PretrainSpec, folder: pathlib.Path, *, node: int = 0, rank0: str = "") -> Iterator[Pod]:
+def pod(wanted: pretrain.PretrainSpec | evaluate.EvalSpec, folder: pathlib.Path, *, node: int = 0, rank0: str = "") -> Iterator[Pod]:
     """Pod `node` of a run of `wanted`, which finds pod 0 at `rank0`; killed in the end if it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "words").unlink(missing_ok=True)
@@ -159,7 +159,8 @@ def pod(wanted: pretrain.PretrainSpec, folder: pathlib.Path, *, node: int = 0, r
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "patho_trainer", "pretrain", "--run-id", RUN_ID, "--node-rank", str(node)]
+    action = "evaluate" if isinstance(wanted, evaluate.EvalSpec) else "pretrain"
+    command = [sys.executable, "-m", "patho_trainer", action, "--run-id", RUN_ID, "--node-rank", str(node)]
     command += ["--rank0-env", names.ENV_RANK0_HOST]
     with (
         (folder / "log").open("a") as log,

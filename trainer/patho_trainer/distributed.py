@@ -110,7 +110,7 @@ def alone() -> World:
 def meet(world: World) -> None:
     """Wait for everybody, where there is somebody else."""
     if world.size > 1:
-        barrier()
+        barrier(world.patient)
 
 
 def leave() -> None:

@@ -32,6 +32,11 @@ class Workspace:
         return self.folder / "verdict.json"
 
     @property
+    def words(self) -> pathlib.Path:
+        """What the reporting process of an evaluation has found out (`report.LastWords`)."""
+        return self.folder / "words.json"
+
+    @property
     def rounds(self) -> pathlib.Path:
         """A line for each start of workers here: the size of `steps` then."""
         return self.folder / "rounds"

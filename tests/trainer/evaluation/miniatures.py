@@ -15,6 +15,7 @@ from patho_trainer.evaluation import linear
 from patho_trainer.evaluation.datasets import folder
 from patho_trainer.models import vit
 
+CPU = torch.device("cpu")
 ARCHITECTURE = "test_vit"  # timm's own: 64 wide, 16 px patches
 COLOURS = {"HP": (200, 120, 180), "SSA": (120, 90, 170), "stroma": (230, 190, 210)}
 MHIST_COLUMNS = ("Image Name", "Majority Vote Label", "Number of Annotators who Selected SSA (Out of 7)", "Partition")

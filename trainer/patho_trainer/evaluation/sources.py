@@ -189,13 +189,13 @@ class Patches:
 
     def _spec(self) -> pretrain.PretrainSpec:
         """The stream's specification; what it does not read is a formality."""
-        folder = self.data.catalog.url
+        folder, crops = self.data.catalog.url, {"globalSizePx": self.patches.size_px, "localSizePx": self.patches.size_px}
         return pretrain.PretrainSpec.model_validate(
             {
                 "model": {"architecture": "vit_small_patch16_224"},
                 "slides": {"source": folder, "index": folder},
                 "patches": self.patches.dump(),
-                "training": {"batchSize": STREAM_BATCH, "steps": self.units},
+                "training": {"batchSize": STREAM_BATCH, "steps": self.units, "crops": crops},
                 "checkpoints": {"url": folder},
             }
         )
