@@ -44,6 +44,7 @@ TOOLS = {
     "helm": Tool("helm", "helm.sh/helm/v4/cmd/helm"),
     "fake-gcs-server": Tool("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
     "coredns": Tool("coredns", "github.com/coredns/coredns"),
+    "toxiproxy": Tool("toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server"),
 }
 
 

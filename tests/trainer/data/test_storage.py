@@ -32,6 +32,14 @@ def test_ranges_are_the_same_as_a_coroutine(store):
     assert [bytes(b) for b in found] == [b"12", b"67"]
 
 
+def test_the_first_answer_tells_which_object_the_ranges_are_of(store):
+    bucket = store.bucket()
+    bucket.write(store.url + "x", b"0123456789")
+    info, found = asyncio.run(bucket.read_checked_async(store.url + "x", [7, 0, 2, 5], [3, 2, 1, 0]))
+    assert [bytes(b) for b in found] == [b"789", b"01", b"2", b""]
+    assert info == bucket.head(store.url + "x") == asyncio.run(bucket.head_async(store.url + "x"))
+
+
 def test_a_conditional_write_loses_to_an_earlier_one(store):
     bucket = store.bucket()
     bucket.write(store.url + "x", b"first", if_absent=True)

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import record, sampler
@@ -47,12 +48,16 @@ def _tiles(slide: catalogs.Slide, places: record.Record | None, r: sampler.Reque
     return tuple(slides.plan(slide, places, r.level, r.x, r.y, r.source_px, r.source_px)) if places else ()
 
 
-def ahead(plan: sampler.Plan, step: int, slots: Sequence[int], stop_step: int | None, max_bytes: int) -> list[Column]:
-    """One column for each slot, from `step` to the end of its window (or of the run), cut where it would exceed `max_bytes`."""
-    lengths = plan.steps_left(step, slots)
+def ahead(plan: sampler.Plan, first: ArrayLike, slots: Sequence[int], stop_step: int | None, max_bytes: int) -> list[Column]:
+    """One column for each slot, from step `first` (one for all, or one each) to the end of its window (or of the run).
+
+    A column is cut where it would exceed `max_bytes`.
+    """
+    starts = np.broadcast_to(np.asarray(first, dtype=np.int64), len(slots))
+    lengths = plan.steps_left(starts, slots)
     if stop_step is not None:
-        lengths = np.minimum(lengths, stop_step - step)
-    steps = np.concatenate([np.arange(step, step + n) for n in lengths])
+        lengths = np.minimum(lengths, stop_step - starts)
+    steps = np.concatenate([np.arange(step, step + n) for step, n in zip(starts, lengths, strict=True)])
     found = iter(patches(plan.catalog, plan.draw(steps, np.repeat(slots, lengths))))
     return [_cut(list(itertools.islice(found, n)), max_bytes) for n in lengths]
 

@@ -40,16 +40,17 @@ class Undecodable(ValueError):
     """The bytes of a tile are not what the index says they are."""
 
 
-def tile(level: catalog.Level, data: bytes | memoryview) -> Pixels:
+def tile(level: catalog.Level, data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     """A stored tile, uint8 RGB (tile_height, tile_width, 3). No data is a tile that the file leaves out: background, white.
 
+    `out`, contiguous and of that shape, is where a JPEG is decoded to, so that no memory is taken for it: look at the result only.
     Raises Undecodable.
     """
     shape = (level.tile_height, level.tile_width, 3)
     if not len(data):
         return np.full(shape, WHITE, dtype=np.uint8)
     try:
-        pixels = _decode(level.encoding, data, shape)
+        pixels = _decode(level.encoding, data, shape, out)
     except Exception as error:  # codecs raise their own types, and many of them
         raise Undecodable(f"{type(error).__name__}: {error}") from error
     if pixels.shape != shape:
@@ -57,9 +58,9 @@ def tile(level: catalog.Level, data: bytes | memoryview) -> Pixels:
     return pixels
 
 
-def _decode(encoding: catalog.Encoding, data: bytes | memoryview, shape: tuple[int, int, int]) -> Pixels:
+def _decode(encoding: catalog.Encoding, data: bytes | memoryview, shape: tuple[int, int, int], out: Pixels | None) -> Pixels:
     if encoding.compression == JPEG:
-        return np.asarray(simplejpeg.decode_jpeg(jpeg_file(encoding, data), colorspace="RGB"))
+        return np.asarray(simplejpeg.decode_jpeg(jpeg_file(encoding, data), colorspace="RGB", buffer=out))
     if encoding.compression in IMAGES:
         pixels = np.asarray(IMAGES[encoding.compression](bytes(data)))
         return ycbcr_to_rgb(pixels) if encoding.compression == APERIO_JPEG2000_YCBCR else pixels
@@ -68,11 +69,11 @@ def _decode(encoding: catalog.Encoding, data: bytes | memoryview, shape: tuple[i
     return np.add.accumulate(pixels, axis=1, dtype=np.uint8) if encoding.predictor == 2 else pixels
 
 
-def jpeg_file(encoding: catalog.Encoding, data: bytes | memoryview) -> bytes:
+def jpeg_file(encoding: catalog.Encoding, data: bytes | memoryview) -> bytes | memoryview:
     """A whole JPEG file out of an abbreviated tile: the shared tables first, and the colour model where JPEG would guess wrongly."""
     head = _jpeg_head(encoding.jpeg_tables, encoding.photometric == RGB)
     if head == SOI:
-        return bytes(data)
+        return data
     body = memoryview(data)[2:]
     if encoding.photometric == RGB and bytes(body[:2]) == APP0:  # JFIF means YCbCr, and wins over Adobe's marker
         body = body[2 + int.from_bytes(body[2:4], "big") :]

@@ -22,6 +22,7 @@ class EmulatedStore:
         """`store` is obstore's, for the same bucket. Makes no request."""
         self._endpoint, self._bucket = endpoint, bucket
         self.get, self.head = store.get, store.head
+        self.get_async, self.head_async = store.get_async, store.head_async
         self.get_ranges, self.get_ranges_async = store.get_ranges, store.get_ranges_async
 
     def put(self, path: str, file: Any, *, mode: str = "overwrite", use_multipart: bool = False) -> None:

@@ -1,9 +1,11 @@
 """Bytes of tiles to the pixels of a patch, in threads: decode, put together, resample. The codecs release the GIL."""
 
-import dataclasses
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import openslide
 
@@ -12,8 +14,7 @@ from patho_trainer.data import catalog, columns, copies, decode, slide, stats, s
 Bytes = Mapping[int, storage.Buffer]  # of tiles, by offset in the file
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One patch to paint into `out`, uint8 (size_px, size_px, 3)."""
 
     slide: catalog.Slide
@@ -34,7 +35,7 @@ def paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> l
             continue
         middle = time.perf_counter()
         if region is not job.out:
-            job.out[:] = slide.resample(region, len(job.out))
+            cv2.resize(region, job.out.shape[1::-1], dst=job.out, interpolation=cv2.INTER_AREA)
         results.append(True)
         decoded, resized = decoded + middle - start, resized + time.perf_counter() - middle
     counters.spend("decode", decoded)
@@ -47,9 +48,36 @@ def _region(job: Job, local: copies.Copies) -> decode.Pixels:
     request = job.patch.request
     edge = request.source_px
     if job.slide.reader == "openslide":
-        return local.read(job.slide, request.level, request.x, request.y, edge, edge)
-    region = job.out if edge == request.size_px else np.empty((edge, edge, 3), dtype=np.uint8)
+        region = local.read(job.slide, request.level, request.x, request.y, edge, edge)
+        if edge == request.size_px:
+            job.out[:] = region
+            return job.out
+        return region
+    region = job.out if edge == request.size_px else _scratch("region", edge, edge)
+    level = job.slide.levels[request.level]
     for tile in job.patch.tiles:
-        data = job.data[tile.offset] if tile.size else b""
-        region[tile.target] = slide.decode_tile(job.slide, request.level, data)[tile.source]
+        _place(level, tile, job.data[tile.offset] if tile.size else b"", region)
     return region
+
+
+def _place(level: catalog.Level, tile: slide.TileRead, data: storage.Buffer | bytes, region: decode.Pixels) -> None:
+    """A tile's part of a region; decoded right there where the region is that tile."""
+    if region.shape == (level.tile_height, level.tile_width, 3) and tile.target == tile.source:
+        pixels = decode.tile(level, data, region)
+        if np.may_share_memory(pixels, region):
+            return
+    else:
+        pixels = decode.tile(level, data, _scratch("tile", level.tile_height, level.tile_width))
+    region[tile.target] = pixels[tile.source]
+
+
+_kept = threading.local()
+
+
+def _scratch(use: str, height: int, width: int) -> decode.Pixels:
+    """Memory of this thread, uint8 (height, width, 3), good until it is asked for again."""
+    array: decode.Pixels | None = getattr(_kept, use, None)
+    if array is None or array.shape != (height, width, 3):
+        array = np.empty((height, width, 3), dtype=np.uint8)
+        setattr(_kept, use, array)
+    return array

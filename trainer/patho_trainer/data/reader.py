@@ -7,9 +7,8 @@ So what becomes of a patch depends on that patch and its slide only, never on wh
 import asyncio
 import collections
 import concurrent.futures
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import openslide
 
@@ -20,6 +19,8 @@ from patho_trainer.data import columns, copies, decode, painting, sampler, stats
 T = TypeVar("T")
 
 CALLS_IN_FLIGHT = 64  # columns that are fetched at the same time; each is up to about 10 requests in flight
+PATCHES_AHEAD = 1024  # that are fetched before their turn: half a second of a fast GPU, several round trips
+STEPS_PLANNED = 4  # at once: the sampler's cost is by call more than by patch
 OPENING_THREADS = 8
 JOBS_A_THREAD = 2  # a step's patches are dealt to this many jobs for each thread: even load, little overhead
 READS = 2  # of a patch alone before it counts as undecodable: the first may have been damaged on its way
@@ -34,8 +35,7 @@ class Unreadable(Exception):
         self.reason = reason
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """A patch of a step, and where its bytes will come from: None where the column could not be read."""
 
     patch: columns.Patch
@@ -64,7 +64,9 @@ class Reader:
         self._counters = counters
         self._max_bad = max(1.0, max_bad_share * len(plan.slides)) if max_bad_share else 0.0  # one bad slide ends no run
         self._stop_step = stop_step
-        self._column_bytes = bytes_ahead // len(slots)
+        self._steps_ahead = -(-PATCHES_AHEAD // len(slots))
+        held = 2 + self._steps_ahead // plan.patches.window_steps  # columns of a slot in memory: in use, next, and what is ahead of these
+        self._column_bytes = bytes_ahead // (len(slots) * held)
         self._threads = threads
         self._copies = copies.Copies(bucket)
         self._painters = _pool(threads, "paint")
@@ -72,7 +74,7 @@ class Reader:
         self._openers = _pool(OPENING_THREADS, "open")
         self._planning = asyncio.Lock()  # first come, first served: steps are planned in order
         self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
-        self._until = dict.fromkeys(slots, 0)
+        self._until = dict.fromkeys(slots, -1)  # the step after a slot's last column; -1 before the first
         self._works: collections.defaultdict[int, dict[int, Work]] = collections.defaultdict(dict)
         self._gone: dict[int, str] = {}  # slides of which nothing can be read, and why
 
@@ -87,25 +89,44 @@ class Reader:
         Raises DataNotFound for too many bad slides, and what the bucket raises (AccessDenied, Transient after its retries).
         """
         works = await self._begin(step)
-        found = await asyncio.gather(*(work.column for work in works))
+        pending = {work.column for work in works if not work.column.done()}
+        if pending:
+            await asyncio.wait(pending)
+        found = [work.column.result() for work in works]
         ready = [row for row, data in enumerate(found) if data is not None]
         jobs = [self._job(works[row].patch, found[row] or {}, out_BHWC[row]) for row in ready]
-        painted = dict(zip(ready, await self._paint(jobs), strict=True))
-        return await asyncio.gather(*(self._settle(work.patch, painted.get(row, False), out_BHWC[row]) for row, work in enumerate(works)))
+        good = {row for row, painted in zip(ready, await self._paint(jobs), strict=True) if painted}
+        bad = [row for row in range(len(works)) if row not in good]
+        settled = await asyncio.gather(*(self._settle(works[row].patch, out_BHWC[row]) for row in bad))
+        requests = [work.patch.request for work in works]
+        for row, request in zip(bad, settled, strict=True):
+            requests[row] = request
+        return requests
 
     async def _begin(self, step: int) -> list[Work]:
-        """Start the columns that begin at a step; the works of that step, by slot."""
+        """The works of a step, by slot; begins the columns that this step needs, and those ahead of it a few steps at a time."""
         async with self._planning:
-            due = [slot for slot, until in self._until.items() if step >= until]
-            if due:
-                begun = await self._in(self._planner, columns.ahead, self._plan, step, due, self._stop_step, self._column_bytes)
-                for slot, column in zip(due, begun, strict=True):
-                    task = asyncio.create_task(self._fetch(column))
-                    task.add_done_callback(_look)
-                    self._until[slot] = step + len(column)
-                    for patch in column:
-                        self._works[patch.request.step][self._rows[slot]] = Work(patch, task)
+            if min(self._until.values()) < self._last(step + self._steps_ahead):
+                await self._plan_until(step, self._last(step + self._steps_ahead + STEPS_PLANNED))
             return [work for _, work in sorted(self._works.pop(step).items())]
+
+    def _last(self, step: int) -> int:
+        return step if self._stop_step is None else min(step, self._stop_step)
+
+    async def _plan_until(self, first: int, end: int) -> None:
+        """Plan and begin all columns that start before step `end`; those of earlier steps first."""
+        while due := {slot: max(first, until) for slot, until in self._until.items() if max(first, until) < end}:
+            starts, slots = list(due.values()), list(due)
+            begun = await self._in(self._planner, columns.ahead, self._plan, starts, slots, self._stop_step, self._column_bytes)
+            for slot, column in sorted(zip(slots, begun, strict=True), key=lambda pair: pair[1][0].request.step):
+                self._start(slot, column)
+
+    def _start(self, slot: int, column: columns.Column) -> None:
+        task = asyncio.create_task(self._fetch(column))
+        task.add_done_callback(_look)
+        self._until[slot] = column[-1].request.step + 1
+        for patch in column:
+            self._works[patch.request.step][self._rows[slot]] = Work(patch, task)
 
     async def _fetch(self, column: columns.Column) -> painting.Bytes | None:
         """The bytes of a column; None where they cannot be had as a whole."""
@@ -121,48 +142,45 @@ class Reader:
         slide = patches[0].request.slide
         if slide in self._gone:
             raise Unreadable(self._gone[slide])
-        checked, data = await asyncio.gather(self._check(slide), self._tiles(patches), return_exceptions=True)
-        for found in (checked, data):  # the check first: an object that was replaced fails in many ways
-            if isinstance(found, Unreadable):
-                self._gone.setdefault(slide, found.reason)
-            if isinstance(found, BaseException):
-                raise found
-        assert isinstance(data, dict)
-        return data
+        try:
+            return await self._tiles(self._plan.catalog.slides[slide], patches)
+        except Unreadable as error:
+            self._gone.setdefault(slide, error.reason)
+            raise
 
-    async def _tiles(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
-        facts = self._plan.catalog.slides[patches[0].request.slide]
+    async def _tiles(self, facts: catalogs.Slide, patches: Sequence[columns.Patch]) -> painting.Bytes:
         starts, sizes = columns.ranges(patches)
         try:
             if facts.reader == "openslide":
                 await self._in(self._openers, self._copy, facts)
-            return dict(zip(starts, await self._bucket.read_ranges_async(facts.url, starts, sizes), strict=True))
+            if not starts:
+                await self._check(facts)
+                return {}
+            info, buffers = await self._bucket.read_checked_async(facts.url, starts, sizes)
         except storage.NotFound as error:
+            await self._check(facts)  # an object that was replaced by a shorter one has changed
             raise Unreadable("NotFound") from error
         except openslide.OpenSlideError as error:
+            await self._check(facts)
             raise Unreadable("Undecodable") from error
+        _compare(facts, info)
+        return dict(zip(starts, buffers, strict=True))
 
     def _copy(self, slide: catalogs.Slide) -> None:
         """Have a slide on this machine before threads that paint wait for it."""
         with self._copies.open(slide.url, slide.etag):
             pass
 
-    async def _check(self, slide: int) -> None:
+    async def _check(self, facts: catalogs.Slide) -> None:
         """Raises Unreadable where the object is gone, or is not the one that was indexed."""
-        facts = self._plan.catalog.slides[slide]
         try:
-            info = await self._in(self._openers, self._bucket.head, facts.url)
+            _compare(facts, await self._bucket.head_async(facts.url))
         except storage.NotFound as error:
             raise Unreadable("NotFound") from error
-        if (info.size, info.etag) != (facts.size, facts.etag):
-            raise Unreadable("Changed")
 
-    async def _settle(self, patch: columns.Patch, painted: bool, out: decode.Pixels) -> sampler.Request:
+    async def _settle(self, patch: columns.Patch, out: decode.Pixels) -> sampler.Request:
         """The request that was painted in the end: the patch's own, or the first of its replacements that can be read."""
-        while not painted:
-            reason = await self._alone(patch, out)
-            if not reason:
-                break
+        while reason := await self._alone(patch, out):
             self._lament(patch.request, reason)
             request = await self._in(self._planner, self._plan.replacement, patch.request)
             if request is None:
@@ -210,6 +228,12 @@ class Reader:
 
 def _pool(threads: int, name: str) -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=f"patho-{name}")
+
+
+def _compare(facts: catalogs.Slide, info: storage.ObjectInfo) -> None:
+    """Raises Unreadable where an object is not the one that was indexed."""
+    if (info.size, info.etag) != (facts.size, facts.etag):
+        raise Unreadable("Changed")
 
 
 def _look(task: "asyncio.Task[Any]") -> None:

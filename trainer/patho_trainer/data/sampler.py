@@ -137,8 +137,8 @@ class Plan:
         """The whole global batch of a step, by slot."""
         return self.draw(step, np.arange(self.batch_size))
 
-    def steps_left(self, step: int, slots: ArrayLike) -> Ints:
-        """For how many steps, this one included, each slot stays with its slide."""
+    def steps_left(self, step: ArrayLike, slots: ArrayLike) -> Ints:
+        """For how many steps, this one included, each slot stays with its slide; `step` may be one for each slot."""
         window = self.patches.window_steps
         return window - order.window_position(np.asarray(step), np.asarray(slots, dtype=np.int64), self.batch_size, window)
 

@@ -15,13 +15,13 @@ import obstore
 
 from patho_api import common
 from patho_trainer import errors
-from patho_trainer.data import faults, stores, urls
+from patho_trainer.data import faults, ranges, stores, urls
 
 # the names under which other modules catch them
 NotFound, AccessDenied, AlreadyExists, Transient = faults.NotFound, faults.AccessDenied, faults.AlreadyExists, faults.Transient
 
 T = TypeVar("T")
-Buffer = memoryview
+Buffer = ranges.Buffer
 TRIES = 3  # each with the transport's own retries inside
 CHUNK_BYTES = 16 * 2**20  # of a download
 TRANSPORT_ERRORS = (obstore.exceptions.BaseError, OSError, Transient)
@@ -60,30 +60,68 @@ class Bucket:
         """All bytes of an object."""
         store, path = self._store(url)
         data = bytes(self._call(url, lambda: store.get(path).bytes()))
-        self._receive(url, len(data))
+        with self._lock:
+            self.received[urls.parse(url).scheme] += len(data)
         return data
 
     def read_ranges(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
         """`sizes[i]` bytes from `starts[i]`, for all i at once; ranges that touch become one request. A size of 0 gives no bytes."""
         store, path = self._store(url)
-        wanted = _Ranges(url, starts, sizes)
+        wanted = ranges.ranges(url, starts, sizes)
+        found: list[Buffer] = []
         if wanted.starts:
-            wanted.accept(self._call(url, lambda: wanted.checked(store.get_ranges(path, **wanted.arguments)), wanted.requests))
-        self._receive(url, sum(sizes))
-        return wanted.buffers
+            found = self._call(url, lambda: wanted.checked(store.get_ranges(path, **wanted.arguments)), wanted.requests)
+        return self._received(wanted, found, len(sizes))
 
     async def read_ranges_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
         """As `read_ranges`, as a coroutine: many of these may be in flight."""
-        store, path = self._store(url)
-        wanted = _Ranges(url, starts, sizes)
+        wanted = ranges.ranges(url, starts, sizes)
+        return self._received(wanted, await self._get_ranges(wanted), len(sizes))
+
+    async def read_checked_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> tuple[ObjectInfo, list[Buffer]]:
+        """As `read_ranges_async`, with the facts of the object: out of the answer to the first range, without a request of their own.
+
+        Not atomic: an object that is replaced meanwhile may give bytes of both. One range at least must not be empty.
+        """
+        wanted = ranges.ranges(url, starts, sizes)
+        first, rest = wanted.split()
+        head, tail = await asyncio.gather(self._get(first), self._get_ranges(rest), return_exceptions=True)  # neither outlives this
+        if isinstance(head, BaseException):
+            raise head
+        if isinstance(tail, BaseException):
+            raise tail
+        return head[0], self._received(wanted, [*head[1], *tail], len(sizes))
+
+    async def _get(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]]:
+        """Ranges that touch, and what the answer says about the object."""
+        store, path = self._store(wanted.url)
+
+        async def get() -> tuple[ObjectInfo, list[Buffer]]:
+            found = await store.get_async(path, options={"range": wanted.span})
+            return ObjectInfo(wanted.url, found.meta["size"], _etag(found.meta)), wanted.cut(await found.bytes_async())
+
+        return await self._call_async(wanted.url, get, 1)
+
+    async def _get_ranges(self, wanted: ranges.Ranges) -> list[Buffer]:
+        if not wanted.starts:
+            return []
+        store, path = self._store(wanted.url)
 
         async def get() -> list[Buffer]:
             return wanted.checked(await store.get_ranges_async(path, **wanted.arguments))
 
-        if wanted.starts:
-            wanted.accept(await self._call_async(url, get, wanted.requests))
-        self._receive(url, sum(sizes))
-        return wanted.buffers
+        return await self._call_async(wanted.url, get, wanted.requests)
+
+    def _received(self, wanted: ranges.Ranges, found: Sequence[Buffer], count: int) -> list[Buffer]:
+        with self._lock:
+            self.received[urls.parse(wanted.url).scheme] += sum(wanted.sizes)
+        return ranges.placed(wanted, found, count)
+
+    async def head_async(self, url: str) -> ObjectInfo:
+        """As `head`, as a coroutine."""
+        store, path = self._store(url)
+        meta = await self._call_async(url, lambda: store.head_async(path), 1)
+        return ObjectInfo(url, meta["size"], _etag(meta))
 
     def head(self, url: str) -> ObjectInfo:
         """Size and etag of an object."""
@@ -205,50 +243,10 @@ class Bucket:
             self._proven.add(address.base)
             self.requests[address.scheme, "ok"] += requests
 
-    def _receive(self, url: str, count: int) -> None:
-        with self._lock:
-            self.received[urls.parse(url).scheme] += count
-
 
 def from_options(options: Mapping[str, Any]) -> Bucket:
     """A bucket for `storage_options` as fsspec's filesystems (s3fs, gcsfs, adlfs) or obstore name them, credentials included."""
     return Bucket(*stores.split_options(options))
-
-
-class _Ranges:
-    """Wanted byte ranges without the empty ones, which stores refuse."""
-
-    def __init__(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> None:
-        self._url = url
-        self._sizes = [int(s) for s in sizes]
-        self._kept = [i for i, size in enumerate(self._sizes) if size]
-        self.starts = [int(starts[i]) for i in self._kept]
-        self.buffers = [memoryview(b"") for _ in self._sizes]
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"starts": self.starts, "lengths": [self._sizes[i] for i in self._kept], "coalesce": 0}
-
-    @property
-    def requests(self) -> int:
-        """How many requests these are, those that touch joined."""
-        spans = sorted((int(start), int(start) + self._sizes[i]) for start, i in zip(self.starts, self._kept, strict=True))
-        end, count = -1, 0
-        for start, stop in spans:
-            count += start > end
-            end = max(end, stop)
-        return count
-
-    def checked(self, found: Sequence[Any]) -> list[Buffer]:
-        """Stores hand back less where a connection ends early: an error to be retried."""
-        for i, buffer in zip(self._kept, found, strict=True):
-            if len(buffer) != self._sizes[i]:
-                raise Transient(f"{self._url}: a body of {len(buffer)} bytes where {self._sizes[i]} were asked for")
-        return [memoryview(buffer) for buffer in found]
-
-    def accept(self, found: Sequence[Buffer]) -> None:
-        for i, buffer in zip(self._kept, found, strict=True):
-            self.buffers[i] = buffer
 
 
 def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import gc
 import itertools
 import os
 import threading
@@ -21,8 +22,8 @@ from typing import Self
 import torch
 
 from patho_api import pretrain
+from patho_trainer.data import buffers, reader, sampler, storage
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import reader, sampler, storage
 from patho_trainer.data import stats as counters
 
 Stats = counters.Stats  # part of this module's surface
@@ -98,12 +99,13 @@ class Batches(Iterator[Batch]):
         """Use `batches`."""
         self._engine = engine
         self._slots = slots
-        self._size_px = size_px
+        self._buffers = buffers.Buffers((len(slots), size_px, size_px, 3))
         self._bucket = bucket
         self._stats = stats
         self._steps = iter(steps)
         self._prefetch = prefetch
         self._pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
+        gc.freeze()  # else every few thousand patches all of torch's objects are searched for cycles, with the training thread held up
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="patho-stream", daemon=True)
         self._thread.start()
@@ -150,8 +152,7 @@ class Batches(Iterator[Batch]):
             self._pending.append(asyncio.run_coroutine_threadsafe(self._batch(step), self._loop))
 
     async def _batch(self, step: int) -> Batch:
-        shape = (len(self._slots), self._size_px, self._size_px, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+        images = self._buffers.take()
         requests = await self._engine.read(step, images.numpy())
         return Batch(step, images, self._slots, tuple(requests))
 
