@@ -121,26 +121,27 @@ class Patches(Spec):
 
 
 class Crops(Spec):
-    """Multi-crop of one patch. Defaults: facebookresearch/dino."""
+    """Multi-crop of one patch. Defaults: facebookresearch/dino and dinov2."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.globalScale[0] < self.globalScale[1] && self.localScale[0] < self.localScale[1]",
+            "(!has(self.globalScale) || self.globalScale[0] < self.globalScale[1]) && "
+            "(!has(self.localScale) || self.localScale[0] < self.localScale[1])",
             "crops: a scale is [smallest, largest] share of the patch's area: write the smaller first",
-            lambda c: c.global_scale[0] < c.global_scale[1] and c.local_scale[0] < c.local_scale[1],
+            lambda c: all(scale is None or scale[0] < scale[1] for scale in (c.global_scale, c.local_scale)),
         ),
     )
 
     global_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Edge of the two global crops in pixels; a multiple of the model's patch size. Default: 224, the input of timm's ViTs."""
-    global_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.4, 1.0]
-    """Smallest and largest share of the patch's area. Default: [0.4, 1], DINO's; DINOv2 uses [0.32, 1]."""
+    global_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest share of the patch's area. Null: [0.4, 1] for DINO, [0.32, 1] for DINOv2."""
     local_count: Annotated[int, Field(ge=0, le=32)] = 8
     """Number of local crops of a patch. Default: 8, DINO's and DINOv2's."""
     local_size_px: Annotated[int, Field(ge=16, le=1024)] = 96
     """Edge of a local crop in pixels; a multiple of the model's patch size (98 for /14). Default: 96, DINO's."""
-    local_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.05, 0.4]
-    """Smallest and largest share of the patch's area. Default: [0.05, 0.4], DINO's; DINOv2 uses [0.05, 0.32]."""
+    local_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest share of the patch's area. Null: [0.05, 0.4] for DINO, [0.05, 0.32] for DINOv2."""
 
 
 class Augmentation(Spec):
@@ -172,6 +173,11 @@ class Training(Spec):
             lambda t: t.loss_group_size is None or t.batch_size % t.loss_group_size == 0,
         ),
         Rule(
+            "!has(self.microBatchSize) || !has(self.lossGroupSize) || self.microBatchSize % self.lossGroupSize == 0",
+            "training.microBatchSize must be a multiple of training.lossGroupSize: a micro-batch takes whole groups",
+            lambda t: None in (t.micro_batch_size, t.loss_group_size) or t.micro_batch_size % t.loss_group_size == 0,
+        ),
+        Rule(
             "!has(self.warmupSteps) || self.warmupSteps <= self.steps",
             "training.warmupSteps must not exceed training.steps",
             lambda t: t.warmup_steps is None or t.warmup_steps <= t.steps,
@@ -190,7 +196,9 @@ class Training(Spec):
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Patches that a process takes at once; the rest follows by gradient accumulation. Null: all of its share."""
     loss_group_size: Annotated[int, Field(ge=1)] | None = None
-    """Patches among which KoLeo looks for neighbours. Null: 1 for DINO, 64 for DINOv2 (its batch on one GPU)."""
+    """Patches among which KoLeo and KDE look for neighbours, and of which drop-path drops a fixed share; a process takes whole groups, so
+    there cannot be more processes than groups. Null: 1 for DINO; for DINOv2 64, its batch on one GPU (or the largest power of two below
+    it that divides batchSize)."""
     normalization: Normalization = Normalization()
     """Channel statistics; they travel with the exported model."""
     precision: common.Precision = "BFloat16"
@@ -228,12 +236,14 @@ class Training(Spec):
     """Hidden width of the projection head. Default: 2,048, DINO's."""
     head_bottleneck_width: Annotated[int, Field(ge=1, le=65536)] = 256
     """Width of the normalised bottleneck before the prototypes. Default: 256, DINO's and DINOv2's."""
-    norm_last_layer: bool = True
-    """Keep the prototypes' norm at 1 (DINO). Default: true, more stable; false may score better for ViT-S."""
+    norm_last_layer: bool | None = None
+    """Keep the prototypes' norm at 1. Null: true for DINO, more stable (false may score better for ViT-S); false for DINOv2."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Stochastic depth of the student. Null: 0.1 for DINO, 0.3 for DINOv2."""
+    """Stochastic depth of the student. DINO: chance to skip a branch, growing from 0 to this over the blocks; DINOv2: share of the batch
+    that every branch skips. Null: 0.1 for DINO, 0.3 for DINOv2."""
     clip_grad: Annotated[float, Field(ge=0)] = 3.0
-    """Largest gradient norm of each parameter; 0 turns it off. Default: 3, DINO's."""
+    """Largest gradient norm: of each parameter with DINO, of the backbone and of each head with DINOv2; 0 turns it off. Default: 3, DINO's
+    and DINOv2's."""
     freeze_last_layer_steps: Steps | None = None
     """Steps without an update of the prototypes. Null: 1 % of steps."""
     crops: Crops = Crops()
@@ -242,14 +252,26 @@ class Training(Spec):
     """Extras, off by default."""
     koleo_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the KoLeo regulariser (DINOv2 only). Default: 0.1, DINOv2's."""
+    kde_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the kernel density regulariser (DINOv2 only): the mean log density of the class tokens under a von Mises-Fisher kernel,
+    which is minimised. Virchow2 and Midnight use it in the place of KoLeo. Default: 0, off; OpenMidnight's weight is 0.05."""
+    kde_concentration: PositiveFloat = 5.0
+    """Concentration kappa of that kernel (DINOv2 only). Default: 5, OpenMidnight's."""
     ibot_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the masked-token loss (DINOv2 only). Default: 1, DINOv2's."""
+    ibot_separate_head: bool = False
+    """Give masked tokens a projection head of their own (DINOv2 only). Default: false, DINOv2's short recipe; its long recipes set true."""
+    ibot_prototypes: Annotated[int, Field(ge=2, le=1_048_576)] | None = None
+    """Output width of that head (DINOv2 only). Null: as prototypes."""
+    ibot_head_bottleneck_width: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Bottleneck width of that head (DINOv2 only). Null: as headBottleneckWidth; DINOv2's long recipes have 256 here and 384 there."""
     mask_probability: UnitInterval = 0.5
     """Share of global crops that are masked (DINOv2 only). Default: 0.5, DINOv2's."""
     mask_ratio: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = [0.1, 0.5]
     """Smallest and largest share of masked tokens in such a crop (DINOv2 only). Default: [0.1, 0.5], DINOv2's."""
     centering: Literal["Softmax", "SinkhornKnopp"] = "Softmax"
-    """How teacher outputs are balanced (DINOv2 only). Default: Softmax (a moving centre), as in DINO."""
+    """How teacher outputs are balanced (DINOv2 only): Softmax subtracts a moving centre, SinkhornKnopp shares the prototypes out over the
+    global batch (of each round, with microBatchSize). Default: Softmax, as in DINO and DINOv2's short recipe."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Learning rate factor from a block to the one below. Null: 1 for DINO, 0.9 for DINOv2."""
     patch_embed_lr_multiplier: Annotated[float, Field(gt=0, le=1)] | None = None

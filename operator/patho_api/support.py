@@ -7,7 +7,18 @@ A *refusal* stops the run before anything starts (exit code 40, condition Failed
 from patho_api.evaluate import EvalSpec, EvalTemplate
 from patho_api.pretrain import PretrainSpec, Training
 
-DINOV2_ONLY = ("koleoWeight", "ibotWeight", "maskProbability", "maskRatio", "centering")
+DINOV2_ONLY = (
+    "koleoWeight",
+    "kdeWeight",
+    "kdeConcentration",
+    "ibotWeight",
+    "ibotSeparateHead",
+    "ibotPrototypes",
+    "ibotHeadBottleneckWidth",
+    "maskProbability",
+    "maskRatio",
+    "centering",
+)
 MASKED_TASKS = ("CoNSeP", "PatchSegmentation")
 
 
@@ -35,7 +46,6 @@ def _pretrain_notes(spec: PretrainSpec) -> list[str]:
 def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
     extras = spec.training.augmentation
     candidates = [
-        (spec.method == "DINOv2", "spec.method DINOv2 is not implemented yet: use DINO"),
         (extras.hed, "spec.training.augmentation.hed is not implemented yet: leave it false"),
         (extras.rotate90, "spec.training.augmentation.rotate90 is not implemented yet: leave it false"),
         (extras.hsv_filter, "spec.training.augmentation.hsvFilter is not implemented yet: leave it false"),

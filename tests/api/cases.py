@@ -195,6 +195,12 @@ REFUSED = [
     _pretrain(
         "a batch of one and a half groups", {"spec.training.lossGroupSize": 12}, "spec.training", "multiple of training.lossGroupSize"
     ),
+    _pretrain(
+        "a micro batch of one and a half groups",
+        {"spec.training.lossGroupSize": 8, "spec.training.microBatchSize": 12},
+        "spec.training",
+        "takes whole groups",
+    ),
     _pretrain("a warm-up longer than the run", {"spec.training.warmupSteps": 101}, "spec.training", "warmupSteps must not exceed"),
     _pretrain("fewer patches than processes", {"spec.compute": {"nodes": 4, "processesPerNode": 8}}, "spec", "at least one patch"),
     _pretrain("a crop larger than its patch", {"spec.patches": {"sizePx": 128}}, "spec", "lower globalSizePx or localSizePx"),

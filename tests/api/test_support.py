@@ -27,7 +27,6 @@ def test_a_plain_specification_is_supported_whole(spec):
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        (make_pretrain(method="DINOv2"), "spec.method"),
         (make_pretrain(training={"augmentation": {"hed": True}}), "augmentation.hed"),
     ],
 )

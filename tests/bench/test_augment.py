@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from patho_api import pretrain
+from patho_trainer import config
 from patho_trainer.data import augment
+from tests.trainer.methods import specs
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 
@@ -52,9 +53,9 @@ def test_a_batch_costs_less_than_image_by_image():
     pictures = [Image.fromarray(each).resize((PATCH_PX, PATCH_PX), Image.Resampling.BICUBIC) for each in noise]
     batch = torch.from_numpy(np.stack([np.asarray(p) for p in pictures]))
     views = [view(224, (0.4, 1), 1.0), view(224, (0.4, 1), 0.1, 0.2), *[view(96, (0.05, 0.4), 0.5)] * 8]
-    ours, theirs = [], []
+    training, ours, theirs = config.resolved(specs.make(crops={})), [], []
     for number in range(ROUNDS):
-        ours.append(milliseconds(lambda step=number: augment.multi_crop(batch, pretrain.Training(), 0, step, range(IMAGES))))
+        ours.append(milliseconds(lambda step=number: augment.multi_crop(batch, training, 0, step, range(IMAGES))))
         theirs.append(milliseconds(lambda: [each(picture) for picture in pictures for each in views]))
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     print(

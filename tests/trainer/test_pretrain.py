@@ -83,6 +83,15 @@ def test_a_finished_run_has_nothing_to_do(whole):
         assert progress.read(ctx.space).checkpoint.step == 6
 
 
+def test_dinov2_trains_saves_and_goes_on_bit_by_bit(tmp_path):
+    changes = {"method": "DINOv2", "training__lossGroupSize": 2, "training__microBatchSize": 2, "training__steps": 4}
+    entries = trained(tmp_path, **changes)
+    assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
+    assert {"loss", "dino", "ibot", "koleo", "teacher_entropy"} <= set(entries[0])
+    shutil.rmtree(f"{tmp_path}/run/step-00000004")
+    assert trained(tmp_path, **changes)[4:] == entries[2:]
+
+
 def test_only_the_newest_checkpoints_stay(tmp_path):
     trained(tmp_path, checkpoints__keep=1, checkpoints__everySteps=1, training__steps=3)
     assert [c.step for c in checkpoint.complete(f"{tmp_path}/run", storage.Bucket())] == [3]

@@ -13,6 +13,8 @@ CROP = 1 << 8
 """Uses CROP + view: the crops of a view."""
 DROP_PATH = 1 << 16
 """Uses DROP_PATH + view: stochastic depth of a view."""
+MASK_STRATUM, MASK_RATIO, MASK_BLOCKS = 1 << 17, (1 << 17) + 1, (1 << 17) + 64
+"""Which crops are masked and how much; MASK_RATIO + view: how much within the stratum; MASK_BLOCKS + view: where."""
 
 
 def uniform(seed: int, step: int, slots: npt.ArrayLike, use: int, count: int) -> npt.NDArray[np.float64]:

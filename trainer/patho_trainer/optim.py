@@ -1,4 +1,4 @@
-"""AdamW with the references' parameter groups and per-parameter gradient clipping."""
+"""AdamW with the references' parameter groups, clipping and freezing."""
 
 import re
 from collections.abc import Iterable
@@ -18,18 +18,20 @@ def adamw(student: nn.Module, hyperparameters: config.Hyperparameters) -> torch.
 def parameter_groups(student: nn.Module, hyperparameters: config.Hyperparameters) -> list[dict[str, Any]]:
     """Trainable parameters grouped by weight decay and learning-rate factor.
 
-    No decay on biases and 1-D parameters (norms, layer scale). A group has `params`, their `names`, `decay` (0 or 1) and
-    `learning_rate_factor`. Without layer decay these are the two groups of facebookresearch/dino: decayed first.
+    No decay on biases and 1-D parameters (norms, layer scale). A group has `params`, their `names`, `decay` (0 or 1),
+    `learning_rate_factor`, and `frozen_by_rate` for the prototypes of DINOv2. Without layer decay DINO has the two groups of
+    facebookresearch/dino: decayed first.
     """
     depth = 1 + max((int(i) for name, _ in student.named_parameters() for i in re.findall(r"\bblocks\.(\d+)\.", name)), default=-1)
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = 0.0 if name.endswith(".bias") or parameter.ndim == 1 else 1.0
         factor = learning_rate_factor(name, depth, hyperparameters.layer_decay, hyperparameters.patch_embed_lr_multiplier)
-        new = {"params": [], "names": [], "decay": decay, "learning_rate_factor": factor}
-        group = groups.setdefault((-decay, factor), new)
+        frozen_by_rate = hyperparameters.method == "DINOv2" and "last_layer" in name
+        new = {"params": [], "names": [], "decay": decay, "learning_rate_factor": factor, "frozen_by_rate": frozen_by_rate}
+        group = groups.setdefault((-decay, factor, frozen_by_rate), new)
         group["params"].append(parameter)
         group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
@@ -51,10 +53,39 @@ def learning_rate_factor(name: str, depth: int, layer_decay: float, patch_embed_
 
 
 def apply(values: schedules.Values, optimizer: torch.optim.Optimizer) -> None:
-    """Write a step's learning rate and weight decay into the groups."""
+    """Write a step's learning rate and weight decay into the groups; DINOv2's frozen prototypes get none, but their moments go on."""
     for group in optimizer.param_groups:
-        group["lr"] = values.learning_rate * group["learning_rate_factor"]
+        frozen = values.freeze_last_layer and group["frozen_by_rate"]
+        group["lr"] = 0.0 if frozen else values.learning_rate * group["learning_rate_factor"]
         group["weight_decay"] = values.weight_decay * group["decay"]
+
+
+def clip(student: nn.Module, hyperparameters: config.Hyperparameters) -> torch.Tensor:
+    """Clip the gradients as the method's reference does. Returns the norm of the whole gradient before clipping."""
+    h = hyperparameters
+    if h.method == "DINO":
+        return clip_per_parameter(student.parameters(), h.clip_grad)
+    return clip_per_network(student, h.clip_grad)
+
+
+@torch.no_grad()
+def clip_per_network(student: nn.Module, max_norm: float) -> torch.Tensor:
+    """Scale the gradients of the backbone (with the mask token) and of each head to a norm of at most `max_norm` (0: leave them), as
+    facebookresearch/dinov2 does.
+
+    Returns the norm of the whole gradient before clipping, a scalar on the gradients' device: nothing waits for the device.
+    """
+    parts: dict[str, list[torch.Tensor]] = {}
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None:
+            head = re.match(r"\w+_head\.", name)
+            parts.setdefault(head[0] if head else "backbone", []).append(parameter.grad)
+    norms = {part: torch.linalg.vector_norm(distributed.norms(gradients)) for part, gradients in parts.items()}
+    if max_norm > 0:
+        for part, gradients in parts.items():
+            torch._foreach_mul_([distributed.local(g) for g in gradients], (max_norm / (norms[part] + 1e-6)).clamp(max=1.0))
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    return total
 
 
 @torch.no_grad()
@@ -73,7 +104,7 @@ def clip_per_parameter(parameters: Iterable[nn.Parameter], max_norm: float) -> t
 
 
 def freeze_last_layer(student: nn.Module) -> None:
-    """Drop the gradients of the prototypes, so that the optimizer leaves them (and their decay) alone this step."""
+    """Drop the gradients of the prototypes, so that the optimizer leaves them (and their decay, and moments) alone this step: DINO."""
     for name, parameter in student.named_parameters():
         if "last_layer" in name:
             parameter.grad = None

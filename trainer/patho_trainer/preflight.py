@@ -3,8 +3,9 @@
 import torch
 
 from patho_api import evaluate, pretrain, support
-from patho_trainer import distributed, errors, task
+from patho_trainer import config, distributed, errors, task
 from patho_trainer.data import sampler, storage, urls
+from patho_trainer.methods import rounds
 
 PROBE = ".writable"
 
@@ -32,6 +33,7 @@ def refuse(spec: pretrain.PretrainSpec | evaluate.EvalSpec) -> None:
     if isinstance(spec, pretrain.PretrainSpec):
         processes = spec.compute.nodes * spec.compute.processes_per_node
         sampler.rank_slots(spec.training.batch_size, sampler.loss_groups(spec), 0, processes)
+        rounds.check(config.resolved(spec), processes)
 
 
 def check_writable(url: str, bucket: storage.Bucket, field: str) -> None:

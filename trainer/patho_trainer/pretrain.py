@@ -5,13 +5,14 @@ Every process runs `train`. There is no state but the step and the weights: patc
 """
 
 import math
+import types
 
 import torch
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
 from patho_trainer.data import augment, catalog, index, storage, stream
-from patho_trainer.methods import dino
+from patho_trainer.methods import dino, dinov2, rounds
 from patho_trainer.models import vit
 
 
@@ -22,11 +23,13 @@ def train(ctx: context.Context) -> None:
     when a newer process writes the checkpoints, and what index, stream and bucket raise.
     """
     world, h = ctx.world, config.resolved(ctx.spec)
+    rounds.check(h, world.size)
     vit.check_crops(ctx.spec.model.architecture, h.crops)  # before the index, whose first build may take hours
     newest = distributed.on_first(world, lambda: checkpoint.latest(ctx.place.root, ctx.place.bucket))
     slides = _slides(ctx, newest)
     ctx.reporter.tell(stage="Loading", step=newest.step if newest else 0, total_steps=h.steps, checkpoint=newest)
-    method = dino.build(ctx.spec, world.device, ctx.slides)
+    algorithm = dinov2 if h.method == "DINOv2" else dino
+    method = algorithm.build(ctx.spec, world.device, ctx.slides)
     student = distributed.spread(method.student, method.teacher, world)
     optimizer = optim.adamw(method.student, h)
     kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
@@ -37,18 +40,18 @@ def train(ctx: context.Context) -> None:
             with told.watch("data_wait"):
                 batch = next(patches)
             values = schedules.at(h, batch.step)
-            terms = _gradients(method, student, batch, values, told.watch)
-            norm = optim.clip_per_parameter(method.student.parameters(), h.clip_grad)
+            terms = _gradients(algorithm, method, student, batch, values, told.watch)
+            norm = optim.clip(method.student, h)
             outcome = _agree(ctx, terms, norm, told.watch, kept.ended)
             if not outcome.finite:
                 raise diverged.error(ctx, batch, terms["loss"], outcome)
             with told.watch("optimizer"):
-                if values.freeze_last_layer:
+                if values.freeze_last_layer and h.method == "DINO":
                     optim.freeze_last_layer(method.student)
                 optim.apply(values, optimizer)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                dino.update(method, values, distributed.add_up)
+                algorithm.update(method, values, distributed.add_up)
             told.step(done, batch, outcome, values)
             if done % h.monitor_every_steps == 0:
                 kept.measured(told.health(method, outcome, kept.rankme_max))
@@ -115,7 +118,8 @@ def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: s
 
 
 def _gradients(
-    method: dino.Method,
+    algorithm: types.ModuleType,
+    method: dino.Method | dinov2.Method,
     student: torch.nn.Module,
     batch: stream.Batch,
     values: schedules.Values,
@@ -126,19 +130,21 @@ def _gradients(
     Shares are sums over samples divided by the global batch size, and are added up: so processes may hold different numbers of samples,
     and micro-batches change nothing. DDP and FSDP average over the processes, hence the factor.
     """
-    h, device = method.hyperparameters, method.center_K.device
-    starts = range(0, len(batch.slots), h.micro_batch_size)
+    h, world_size = method.hyperparameters, torch.distributed.get_world_size()
+    parts = rounds.micro_batches(batch.slots, h, world_size)
     terms: dict[str, torch.Tensor] = {}
-    for start in starts:
-        part = slice(start, start + h.micro_batch_size)
-        slots = batch.slots[part]
+    for number, part in enumerate(parts, start=1):
+        slots = [batch.slots[i] for i in part]
         with watch("augment"):
-            crops_VBCHW = augment.multi_crop(batch.images[part].to(device, non_blocking=True), h, h.seed, batch.step, slots)
-        with distributed.accumulation(student, last=start == starts[-1]):
+            images = batch.images if len(parts) == 1 else batch.images[part]
+            crops_VBCHW = augment.multi_crop(images.to(method.device, non_blocking=True), h, h.seed, batch.step, slots)
+        with distributed.accumulation(student, last=number == len(parts)):
             with watch("forward"):
-                found = dino.step(method, crops_VBCHW, values, step=batch.step, slots=slots, student=student)
+                found = algorithm.step(
+                    method, crops_VBCHW, values, step=batch.step, slots=slots, student=student, all_reduce=distributed.add_up
+                )
             with watch("backward"):
-                torch.autograd.backward(found["loss"] * torch.distributed.get_world_size())
+                torch.autograd.backward(found["loss"] * world_size)
         for term, value in found.items():
             terms[term] = terms.get(term, 0) + value.detach()
     return terms

@@ -7,8 +7,8 @@ from typing import Any, Self
 import torch
 
 from patho_api import pretrain, status
-from patho_trainer import checkpoint, context, errors, monitors, saving
-from patho_trainer.methods import dino
+from patho_trainer import checkpoint, config, context, errors, monitors, saving
+from patho_trainer.methods import dino, dinov2
 
 PACKAGES = ("pathoscale", "torch", "timm", "numpy", "tifffile", "imagecodecs", "simplejpeg", "openslide-bin")
 
@@ -16,7 +16,9 @@ PACKAGES = ("pathoscale", "torch", "timm", "numpy", "tifffile", "imagecodecs", "
 class Snapshots:
     """Saves and restores a run. `health` is what the monitors said last; its maximum outlives a restart."""
 
-    def __init__(self, ctx: context.Context, method: dino.Method, optimizer: torch.optim.Optimizer, index_version: str) -> None:
+    def __init__(
+        self, ctx: context.Context, method: dino.Method | dinov2.Method, optimizer: torch.optim.Optimizer, index_version: str
+    ) -> None:
         self._ctx = ctx
         self._method = method
         self._optimizer = optimizer
@@ -101,9 +103,12 @@ class Snapshots:
 
 def identity(spec: pretrain.PretrainSpec) -> dict[str, Any]:
     """What must not change between the attempts of a run, because weights would not fit."""
-    t = spec.training
-    widths = {"prototypes": t.prototypes, "hidden": t.head_hidden_width, "bottleneck": t.head_bottleneck_width}
-    return {"method": spec.method, "architecture": spec.model.architecture, "head": widths | {"normLastLayer": t.norm_last_layer}}
+    h = config.resolved(spec)
+    head = {"prototypes": h.prototypes, "hidden": h.head_hidden_width, "bottleneck": h.head_bottleneck_width}
+    head |= {"normLastLayer": h.norm_last_layer}
+    if h.ibot_separate_head:
+        head |= {"ibotPrototypes": h.ibot_prototypes, "ibotBottleneck": h.ibot_head_bottleneck_width}
+    return {"method": spec.method, "architecture": spec.model.architecture, "head": head}
 
 
 def check_fit(facts: dict[str, Any], wanted: dict[str, Any], url: str) -> None:

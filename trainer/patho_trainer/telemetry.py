@@ -12,7 +12,7 @@ import torch
 from patho_api import status
 from patho_trainer import context, distributed, metrics, monitors, progress, schedules
 from patho_trainer.data import catalog, stream
-from patho_trainer.methods import dino
+from patho_trainer.methods import dino, dinov2
 
 LINE_SECONDS = 10.0
 PROBE_SEED = 2**52  # added to the run's seed: patches that the run itself does not draw
@@ -81,7 +81,7 @@ class Telemetry:
             self._note(done, batch, outcome)
             self._say(done, outcome, pace)
 
-    def health(self, method: dino.Method, outcome: Outcome, rankme_max: float) -> monitors.Health:
+    def health(self, method: dino.Method | dinov2.Method, outcome: Outcome, rankme_max: float) -> monitors.Health:
         """Measure the teacher's features on patches that are always the same; all processes call it."""
         spec, world = self._ctx.spec, self._ctx.world
         batches = self._probe = self._probe or self._read_probe()

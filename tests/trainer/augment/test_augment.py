@@ -6,15 +6,16 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional
 
-from patho_api import pretrain
+from patho_trainer import config
 from patho_trainer.data import augment, augment_draw
+from tests.trainer.methods import specs
 
-SMALL = {"global_size_px": 64, "local_size_px": 32, "local_count": 3}
-ODD = {"global_size_px": 70, "local_size_px": 28, "local_count": 3}
+SMALL = {"globalSizePx": 64, "localSizePx": 32, "localCount": 3}
+ODD = {"globalSizePx": 70, "localSizePx": 28, "localCount": 3}
 
 
 def make_training(crops=SMALL):
-    return pretrain.Training(crops=pretrain.Crops(**crops))
+    return config.resolved(specs.make(crops=crops))
 
 
 def make_patches(count=6, size_px=128):
@@ -32,7 +33,7 @@ def test_two_global_and_n_local_views_of_the_whole_batch():
 
 
 def test_without_local_crops_there_are_two_views():
-    assert len(augment.multi_crop(make_patches(), make_training(SMALL | {"local_count": 0}), 0, 0, range(6))) == 2
+    assert len(augment.multi_crop(make_patches(), make_training(SMALL | {"localCount": 0}), 0, 0, range(6))) == 2
 
 
 @pytest.fixture(params=[1, 2])
@@ -93,7 +94,7 @@ def test_a_crop_is_what_the_references_operations_make_of_the_same_decisions(vie
 
 
 def test_cutting_equals_pil_within_two_levels():
-    patches, draws = make_patches(), augment_draw.draw(pretrain.Crops(**SMALL), 128, 5, 6, range(6), 0)
+    patches, draws = make_patches(), augment_draw.draw(make_training().crops, 128, 5, 6, range(6), 0)
     cut = torch.empty(6, 3, 64, 64)
     augment.cut(list(patches), draws, cut)
     for row, (top, left, height, width) in enumerate(draws.box_px.tolist()):

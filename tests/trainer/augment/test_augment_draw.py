@@ -7,14 +7,15 @@ import pytest
 import torch
 from torchvision import transforms
 
-from patho_api import pretrain
+from patho_trainer import config
 from patho_trainer.data import augment_draw
+from tests.trainer.methods import specs
 
 COUNT = 4000
 
 
 def draw(view=2, slots=range(COUNT), seed=0, step=0):
-    return augment_draw.draw(pretrain.Crops(), 256, seed, step, slots, view)
+    return augment_draw.draw(config.resolved(specs.make(crops={})).crops, 256, seed, step, slots, view)
 
 
 def share(chosen):

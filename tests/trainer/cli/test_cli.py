@@ -52,7 +52,7 @@ def test_a_right_manifest_is_valid_and_its_cost_estimated(tmp_path):
         ({"slide": {}}, ["spec.slide", "no such field"]),
         ({"patches": {"sizePx": "large"}}, ["spec.patches.sizePx", "'large'"]),
         ({"checkpoints": {}}, ["spec.checkpoints.url", "required"]),
-        ({"method": "DINOv2"}, ["DINOv2", "not implemented", "use DINO"]),
+        ({"method": "MAE"}, ["spec.method", "'MAE'", "'DINO' or 'DINOv2'"]),
         ({"compute": {"nodes": 2, "processesPerNode": 8}}, ["batchSize", "at least one patch"]),
     ],
 )

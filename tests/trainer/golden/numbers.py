@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import torch
 
-DINO = json.loads((pathlib.Path(__file__).parent / "dino.json").read_text())
+DINO, DINOV2 = (json.loads((pathlib.Path(__file__).parent / name).read_text()) for name in ("dino.json", "dinov2.json"))
 
 
 def normal(seed, *shape):

@@ -22,6 +22,10 @@ FILLED = [
     ("DINOv2", "teacher_temperature", 0.07),
     ("DINOv2", "layer_decay", 0.9),
     ("DINOv2", "loss_group_size", 64),
+    ("DINO", "norm_last_layer", True),
+    ("DINOv2", "norm_last_layer", False),
+    ("DINOv2", "patch_embed_lr_multiplier", 0.2),
+    ("DINOv2", "ibot_prototypes", 32),
 ]
 
 
@@ -39,3 +43,10 @@ def test_what_the_user_set_stays():
 def test_no_field_of_training_is_left_null():
     h = config.resolved(specs.make())
     assert [name for name in pretrain.Training.model_fields if getattr(h, name) is None] == []
+
+
+@pytest.mark.parametrize(("method", "scales"), [("DINO", ([0.4, 1], [0.05, 0.4])), ("DINOv2", ([0.32, 1], [0.05, 0.32]))])
+def test_scales_of_crops_are_the_methods(method, scales):
+    crops = config.resolved(specs.make(method=method)).crops
+    assert (crops.global_scale, crops.local_scale) == scales
+    assert config.resolved(specs.make(method=method, crops={"localScale": [0.1, 0.2]})).crops.local_scale == [0.1, 0.2]

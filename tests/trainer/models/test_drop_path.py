@@ -1,5 +1,6 @@
 """Stochastic depth is keyed by sample: no process, batch or resolution changes it."""
 
+import numpy as np
 import torch
 
 from patho_trainer.models import drop_path, vit
@@ -40,3 +41,40 @@ def test_a_dropped_branch_leaves_its_sample_as_it_was_and_a_kept_one_does_not():
     shortened = vit.forward_features(backbone, images)
     torch.testing.assert_close(features[1], shortened[1])
     assert not torch.allclose(features[0], shortened[0])
+
+
+MEMBERS = np.arange(8).reshape(4, 2).T  # two groups of four of eight samples
+
+
+def make_subsets(rate=0.3, slots=range(8), members=MEMBERS, views=range(2)):
+    return drop_path.subsets(rate, 6, seed=1, step=7, slots=slots, members_GN=members, views=views)
+
+
+def test_every_branch_of_every_group_is_computed_for_the_same_share():
+    rows_LS = make_subsets()
+    assert rows_LS.shape == (6, 2 * 5)  # of 2 views of 4 samples, 0.7 * 8 rounded down
+    for rows in rows_LS:
+        groups = [int(row) % 8 % 2 for row in rows]
+        assert (groups.count(0), groups.count(1)) == (5, 5)
+        assert len(set(rows.tolist())) == 10
+
+
+def test_a_group_keeps_its_subset_whatever_else_is_in_the_batch():
+    whole, alone = make_subsets(), make_subsets(slots=[1, 3, 5, 7], members=np.arange(4)[None])
+    mine = [sorted((row // 8, row % 8) for row in rows.tolist() if row % 2) for rows in whole]
+    assert mine == [sorted((row // 4, (1, 3, 5, 7)[row % 4]) for row in rows.tolist()) for rows in alone]
+
+
+def test_one_crop_at_least_is_computed():
+    assert make_subsets(rate=0.99).shape == (6, 2)
+
+
+def test_a_subset_block_is_timms_block_for_the_kept_rows_with_the_mean_kept():
+    backbone = vit.create("vit_small_patch14_reg4_dinov2", img_size_px=28, depth=1)
+    drop_path.adopt_subsets(backbone, "tiny")
+    block, x = backbone.blocks[0], numbers.normal(0, 4, 9, 384)
+    torch.nn.init.constant_(block.ls1.gamma, 0.5)
+    out = block(x, torch.tensor([[0, 2], [0, 1]]))
+    attended = x + 2 * torch.tensor([1.0, 0, 1, 0]).view(4, 1, 1) * block.ls1(block.attn(block.norm1(x)))
+    expected = attended + 2 * torch.tensor([1.0, 1, 0, 0]).view(4, 1, 1) * block.ls2(block.mlp(block.norm2(attended)))
+    torch.testing.assert_close(out, expected)

@@ -12,7 +12,7 @@ import torch
 from numpy import typing as npt
 from torch.nn import functional
 
-from patho_api import pretrain
+from patho_trainer import config
 from patho_trainer.data import augment_draw, augment_ops
 
 CPU_CHUNK_PX = 1 << 19
@@ -21,7 +21,9 @@ CPU_CHUNK_PX = 1 << 19
 _JITTER = (augment_ops.brightness_, augment_ops.contrast_, augment_ops.saturation_, augment_ops.hue_)
 
 
-def multi_crop(images_BHWC: torch.Tensor, training: pretrain.Training, seed: int, step: int, slots: Sequence[int]) -> list[torch.Tensor]:
+def multi_crop(
+    images_BHWC: torch.Tensor, training: config.Hyperparameters, seed: int, step: int, slots: Sequence[int]
+) -> list[torch.Tensor]:
     """Two global and n local crops of each patch, as a list of views (B, 3, size, size), normalised float32.
 
     `images_BHWC` are square uint8 patches, `slots` their numbers in the global batch. A slot gets bitwise the same crops whatever
@@ -35,7 +37,7 @@ def multi_crop(images_BHWC: torch.Tensor, training: pretrain.Training, seed: int
     return out
 
 
-def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, training: pretrain.Training) -> torch.Tensor:
+def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, training: config.Hyperparameters) -> torch.Tensor:
     """Views (V, B, 3, size, size) of one size; row n of the draws is view n // B of patch n % B.
 
     Crops are worked on in the order of their jitter, so that those with the same next operation lie side by side.

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import typing as npt
 
-from patho_api import pretrain
-from patho_trainer import keyed
+from patho_trainer import config, keyed
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -42,7 +41,7 @@ class Draws:
     solarize: Bools
 
 
-def draw(crops: pretrain.Crops, patch_px: int, seed: int, step: int, slots: Sequence[int], view: int) -> Draws:
+def draw(crops: config.Crops, patch_px: int, seed: int, step: int, slots: Sequence[int], view: int) -> Draws:
     """The decisions for one view (0 and 1 are global, the rest local) of the patches in `slots`, sample numbers in the global batch."""
     u = np.split(keyed.uniform(seed, step, slots, keyed.CROP + view, 36), [10, 20, 22, 26, 30, 31, 32, 33, 34, 35], axis=1)
     area, ratio, corner, order, factor, flip, jitter, grey, blur, sigma, solarize = u

@@ -38,8 +38,8 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
     return a, b, c, d
 
 
-def uniforms(seed: int, purpose: int, a: ArrayLike, b: ArrayLike = 0, c: ArrayLike = 0) -> tuple[Uniforms, Uniforms]:
-    """Two uniform numbers in [0, 1) for each key (a, b, c), of 53 bits each. a, b, c: 32-bit integers, broadcast together."""
+def uniforms(seed: int, purpose: ArrayLike, a: ArrayLike, b: ArrayLike = 0, c: ArrayLike = 0) -> tuple[Uniforms, Uniforms]:
+    """Two uniform numbers in [0, 1) for each key (a, b, c) and purpose, of 53 bits each: 32-bit integers, broadcast together."""
     counter = _word(a), _word(b), _word(c), _word(purpose)
     first, second, third, fourth = philox(counter, (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
     return _unit(first, second), _unit(third, fourth)

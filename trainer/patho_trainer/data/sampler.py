@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patho_api import pretrain
-from patho_trainer import errors
+from patho_trainer import config, errors
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import draws, fields, order, places
 
@@ -54,9 +54,8 @@ def replacement(catalog: catalogs.Catalog, spec: pretrain.PretrainSpec, seed: in
 
 
 def loss_groups(spec: pretrain.PretrainSpec) -> int:
-    """Number n of loss groups: group g is the slots i with i mod n = g. Null sizes are 1 (DINO) and 64 (DINOv2, its batch on a GPU)."""
-    size = spec.training.loss_group_size or {"DINO": 1, "DINOv2": 64}[spec.method]
-    return max(1, spec.training.batch_size // size)
+    """Number n of loss groups: group g is the slots i with i mod n = g."""
+    return config.resolved(spec).loss_groups
 
 
 def rank_slots(batch_size: int, loss_groups: int, rank: int, world_size: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from patho_api import pretrain
 from patho_trainer import config, schedules
-from patho_trainer.methods import losses
+from patho_trainer.methods import ema, losses
 from patho_trainer.models import drop_path, heads, init, vit
 
 
@@ -30,6 +30,11 @@ class Method:
     teacher_logits_sum_K: torch.Tensor
     """Sum over this process's global crops since the last update."""
     hyperparameters: config.Hyperparameters
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self.center_K.device
 
     @property
     def embed_dim(self) -> int:
@@ -88,6 +93,7 @@ def step(
     step: int,
     slots: Sequence[int],
     student: nn.Module | None = None,
+    all_reduce: Callable[[torch.Tensor], object] = lambda _: None,  # noqa: ARG001  # DINOv2's step needs it
 ) -> dict[str, torch.Tensor]:
     """Losses of a micro-batch: scalars, each a sum over its samples divided by the global batch size, so that shares add up.
 
@@ -95,8 +101,8 @@ def step(
     `student` is the method's student, perhaps wrapped for distributed training. Only `loss` carries a gradient.
     """
     h = method.hyperparameters
-    scales = drop_path.scales(method.student.drop_rates, h.seed, step, slots, len(crops_VBCHW)).to(method.center_K.device)
-    with torch.autocast(method.center_K.device.type, torch.bfloat16, enabled=h.precision == "BFloat16"):
+    scales = drop_path.scales(method.student.drop_rates, h.seed, step, slots, len(crops_VBCHW)).to(method.device)
+    with torch.autocast(method.device.type, torch.bfloat16, enabled=h.precision == "BFloat16"):
         with torch.no_grad():
             teacher_logits_2BK = method.teacher(crops_VBCHW[:2])
         student_logits_VBK = (student or method.student)(crops_VBCHW, scales)
@@ -118,14 +124,11 @@ def step(
 def update(method: Method, values: schedules.Values, all_reduce: Callable[[torch.Tensor], object] = lambda _: None) -> None:
     """End a step, after the optimizer's: move the centre and the teacher.
 
-    `all_reduce` sums a tensor over all processes in place. The teacher is an exponential moving average of the student, head
-    included; it needs no communication, because students are equal.
+    `all_reduce` sums a tensor over all processes in place.
     """
     h = method.hyperparameters
     all_reduce(method.teacher_logits_sum_K)
     mean_K = method.teacher_logits_sum_K / (2 * h.batch_size)
     method.center_K.copy_(losses.update_center(method.center_K, mean_K, h.center_momentum))
     method.teacher_logits_sum_K.zero_()
-    m = values.teacher_momentum
-    for teacher, student in zip(method.teacher.parameters(), method.student.parameters(), strict=True):
-        teacher.mul_(m).add_(student * (1 - m))
+    ema.update(method.teacher, method.student, values.teacher_momentum)
