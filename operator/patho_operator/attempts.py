@@ -107,16 +107,24 @@ def _not_reformed(s: Situation) -> Verdict | None:
 
 
 def _stalled(s: Situation) -> Verdict | None:
-    """No new step while all pods run. Unknown, and therefore no stall, until rank 0 has reported at least once."""
+    """No new step while all pods run."""
+    silent = silent_seconds(s)
+    if silent is None or silent < s.policy.stall_timeout_seconds or s.observed.seen is None:
+        return None
+    where = f"{s.observed.seen.report.stage} {s.observed.seen.report.step}"
+    return Verdict("Replace", "Stalled", f"no new step for {times.short(silent)} at {where}: the whole gang restarts", counted=True)
+
+
+def silent_seconds(s: Situation) -> float | None:
+    """How long the whole gang has been seen without a new step; None while it cannot be known.
+
+    Every stage counts its own steps, so that a long first index is progress; a gang that never gets to its first step stays at Loading 0.
+    """
     seen = s.observed.seen
     if seen is None or not s.gathered:
         return None
-    gathered = max((p.started or p.created for p in s.pods if p.running), default=seen.step_since)
-    silent = times.seconds_between(max(seen.step_since, gathered), s.now)
-    if silent < s.policy.stall_timeout_seconds:
-        return None
-    message = f"no new step for {times.short(silent)} at {seen.report.stage} {seen.report.step}: the whole gang restarts"
-    return Verdict("Replace", "Stalled", message, counted=True)
+    gathered = max((p.started or p.created for p in s.pods if p.running), default=seen.heard)
+    return min(seen.still_seconds, times.seconds_between(gathered, seen.heard))
 
 
 def _deleted(s: Situation) -> Verdict | None:

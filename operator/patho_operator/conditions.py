@@ -10,6 +10,7 @@ from collections.abc import Callable
 from patho_api import names
 from patho_api.status import Condition, PretrainStatus
 from patho_operator import times, trouble
+from patho_operator.observed import SIGHT_SECONDS
 from patho_operator.situation import Situation
 from patho_operator.steps import Step
 from patho_operator.subject import Status
@@ -17,6 +18,7 @@ from patho_operator.subject import Status
 Aspect = tuple[str, str, str]
 REFUSALS = ("Refused", "InvalidSpec")  # a better specification revives the run
 CAMEL = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}")
+UNSEEN = f"and a stall would not be seen: check network policies for port {names.PORT_METRICS}"
 NOT_FOR_EVALS = ("Collapsed",)
 
 
@@ -123,11 +125,12 @@ def _running(v: View) -> Aspect:
 def _stalled(v: View) -> Aspect:
     if v.step.reason == "Stalled":
         return "True", "Stalled", v.step.message or "no new step"
-    if v.step.kind == "Keep" and v.facts.observed.seen:
-        return "False", "Progressing", f"no new step for {v.facts.policy.stall_timeout_seconds} s would restart the gang"
+    if v.step.kind == "Keep" and (seen := v.facts.observed.seen):
+        if times.seconds_between(seen.heard, v.facts.now) <= SIGHT_SECONDS:
+            return "False", "Progressing", f"no new step for {v.facts.policy.stall_timeout_seconds} s would restart the gang"
+        return "Unknown", "LostSight", f"rank 0 has not answered since {times.write(seen.heard)}, {UNSEEN}"
     if v.step.kind == "Keep" and v.facts.gathered:
-        port = names.PORT_METRICS
-        return "Unknown", "NoReport", f"rank 0 has not answered on port {port} yet, and a stall would not be seen: check network policies"
+        return "Unknown", "NoReport", f"rank 0 has not answered yet, {UNSEEN}"
     return "Unknown", "NotRunning", "nothing runs"
 
 

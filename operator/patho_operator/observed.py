@@ -17,6 +17,7 @@ Time = datetime.datetime
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=times.UTC)
 # Set by the Job controller on each pod of a Job with backoffLimitPerIndex: failures of this index before this pod
 FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+SIGHT_SECONDS = 180.0  # between two answers of rank 0; beyond this the operator has lost sight of it (5,000 runs are asked every 100 s)
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
@@ -109,10 +110,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
-    """What rank 0 of the current attempt reported last, and since when its step has been the same."""
+    """What rank 0 of the current attempt reported last, and how long it has shown the same step.
+
+    Time in which the operator could not see (it was down, paused, or cut off) is no time in which nothing moved.
+    """
 
     report: report.ProgressReport
-    step_since: Time
+    heard: Time
+    still_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

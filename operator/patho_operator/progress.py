@@ -12,7 +12,7 @@ import pydantic
 
 from patho_api import names, report
 from patho_operator import times
-from patho_operator.observed import Key, Seen
+from patho_operator.observed import SIGHT_SECONDS, Key, Seen
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class Heard:
 
     pod_uid: str
     newest: report.ProgressReport
-    step_since: Time  # since when its step has been the same
+    heard: Time  # when it answered last
+    still_seconds: float  # how long its step was seen to be the same
     published: report.ProgressReport
     published_at: Time
 
@@ -54,10 +55,11 @@ class Board:
         """Remember a report; True if status should show it now."""
         before = self._heard.get(target.key)
         if before is None or before.pod_uid != target.pod_uid:
-            self._heard[target.key] = Heard(target.pod_uid, found, now, found, now)
+            self._heard[target.key] = Heard(target.pod_uid, found, now, 0.0, found, now)
             return True
         moved = (found.stage, found.step) != (before.newest.stage, before.newest.step)
-        heard = dataclasses.replace(before, newest=found, step_since=now if moved else before.step_since)
+        still = before.still_seconds + min(SIGHT_SECONDS, times.seconds_between(before.heard, now))
+        heard = dataclasses.replace(before, newest=found, heard=now, still_seconds=0.0 if moved else still)
         due = _shown(found) != _shown(before.published) and times.seconds_between(before.published_at, now) >= publish_seconds
         publish = due or _notable(found) != _notable(before.published)
         self._heard[target.key] = dataclasses.replace(heard, published=found, published_at=now) if publish else heard
@@ -66,7 +68,7 @@ class Board:
     def seen(self, key: Key, pod_uid: str) -> Seen | None:
         """What a decision may know; None if this pod has not been heard."""
         heard = self._heard.get(key)
-        return Seen(heard.published, heard.step_since) if heard and heard.pod_uid == pod_uid else None
+        return Seen(heard.published, heard.heard, heard.still_seconds) if heard and heard.pod_uid == pod_uid else None
 
     def forget(self, key: Key) -> None:
         """The resource is gone."""

@@ -124,12 +124,12 @@ def make_report(step=10, *, attempt=1, stage="Training", **fields):
     return report.ProgressReport(**(known | fields))
 
 
-def see(jobs=(), pods=(), *, report=None, step_since=NOW, pretrain=None, evaluations=(), warnings=(), problem=None):
+def see(jobs=(), pods=(), *, report=None, still=0.0, heard=NOW, pretrain=None, evaluations=(), warnings=(), problem=None):
     """What the operator sees."""
     return Observed(
         jobs=tuple(observed.job(j) for j in jobs),
         pods=tuple(observed.pod(p) for p in pods),
-        seen=Seen(report, step_since) if report else None,
+        seen=Seen(report, heard, still) if report else None,
         pretrain=pretrain,
         evaluations=tuple(observed.evaluation(e) for e in evaluations),
         warnings=tuple(warnings),
@@ -138,8 +138,9 @@ def see(jobs=(), pods=(), *, report=None, step_since=NOW, pretrain=None, evaluat
 
 
 def plan_for(body, jobs=(), pods=(), *, now=NOW, **seen) -> Plan:
-    """The plan for a resource."""
-    return reconcile(subject.parse(body), see(jobs, pods, **seen), now, image=IMAGE)
+    """The plan for a resource. A report has stood still since NOW unless told otherwise."""
+    sight = {"still": (now - NOW).total_seconds(), "heard": now}
+    return reconcile(subject.parse(body), see(jobs, pods, **(sight | seen)), now, image=IMAGE)
 
 
 def after(body, plan):

@@ -6,7 +6,7 @@ from aiohttp.test_utils import TestServer
 
 from patho_api import names
 from patho_operator import progress, progress_text
-from patho_operator.observed import Key
+from patho_operator.observed import SIGHT_SECONDS, Key
 from patho_operator.progress import Board, Target
 from tests.controller.builders import UID, at, make_report
 
@@ -59,14 +59,21 @@ def test_a_report_that_only_says_another_time_changes_nothing():
     board = Board()
     board.note(TARGET, make_report(1), at(0), PUBLISH)
     assert not board.note(TARGET, make_report(1, time="2030-01-01T13:00:00Z"), at(60), PUBLISH)
-    assert board.seen(KEY, "pod-1").step_since == at(0)
+    assert board.seen(KEY, "pod-1").still_seconds == 60
 
 
 def test_the_stall_clock_follows_every_report_not_only_those_shown():
     board = Board()
     board.note(TARGET, make_report(1), at(0), PUBLISH)
     board.note(TARGET, make_report(2), at(10), PUBLISH)
-    assert board.seen(KEY, "pod-1").step_since == at(10)
+    assert board.seen(KEY, "pod-1").still_seconds == 0
+
+
+def test_the_stall_clock_stands_while_the_operator_cannot_see():
+    board = Board()
+    for seconds in (0, 10, 20, 20_020, 20_030):
+        board.note(TARGET, make_report(1), at(seconds), PUBLISH)
+    assert board.seen(KEY, "pod-1").still_seconds == 20 + SIGHT_SECONDS + 10
 
 
 def test_what_another_pod_said_is_not_this_pods_progress():

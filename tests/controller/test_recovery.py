@@ -64,16 +64,36 @@ def test_no_new_step_for_too_long_is_a_stall(seconds, reason):
     assert why(TWO, [make_pod(TWO, 0), make_pod(TWO, 1)], now=seconds, report=make_report()) == reason
 
 
-def test_a_run_that_never_reported_is_not_called_stalled():
+@pytest.mark.parametrize("stage", ["Loading", "Indexing"])
+def test_a_run_that_never_made_a_step_stalls_too(stage):
+    assert why(TWO, [make_pod(TWO, 0), make_pod(TWO, 1)], now=900, report=make_report(0, stage=stage)) == "Stalled"
+
+
+def test_a_run_that_cannot_be_seen_is_not_called_stalled():
     pods = [make_pod(TWO, 0), make_pod(TWO, 1)]
     plan = plan_for(TWO, [make_job(TWO)], pods, now=at(5000))
     assert not plan.deletes
     assert condition(after(TWO, plan), "Stalled")[:2] == ("Unknown", "NoReport")
 
 
+def test_lost_sight_is_no_stall_and_is_said_once():
+    pods = [make_pod(TWO, 0), make_pod(TWO, 1)]
+    plan = plan_for(TWO, [make_job(TWO)], pods, now=at(5000), report=make_report(), still=20.0, heard=at(60))
+    assert not plan.deletes
+    body = after(TWO, plan)
+    assert condition(body, "Stalled")[:2] == ("Unknown", "LostSight")
+    assert plan_for(body, [make_job(TWO)], pods, now=at(6000), report=make_report(), still=20.0, heard=at(60)).status is None
+
+
+def test_a_stall_is_looked_for_when_it_would_be_due():
+    pods = [make_pod(TWO, 0), make_pod(TWO, 1)]
+    assert plan_for(TWO, [make_job(TWO)], pods, now=at(890), report=make_report()).requeue_seconds == 10
+
+
 def test_the_stall_clock_starts_when_the_gang_is_whole_again():
     pods = [make_pod(TWO, 0), make_pod(TWO, 1, created=at(800), started=at(850))]
-    assert why(TWO, pods, now=1000, report=make_report()) == ""
+    assert why(TWO, pods, now=1749, report=make_report()) == ""
+    assert why(TWO, pods, now=1750, report=make_report()) == "Stalled"
 
 
 def test_a_stall_is_an_incident_of_its_own():
