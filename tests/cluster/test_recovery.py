@@ -1,10 +1,12 @@
 """What a run does beyond its pods, on fake nodes: evaluations of its checkpoints, nodes that die, queues that admit and evict."""
 
+import json
+
 import pytest
 
 from patho_api import names
 from tests.cluster import kwok, runs, waiting
-from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.cluster import Cluster, Manifest, condition
 from tests.cluster.processes import Processes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -77,6 +79,58 @@ def prefers(kind: str) -> dict:
     """Node affinity for nodes of a kind, as long as they are there."""
     wanted = {"matchExpressions": [{"key": kwok.KIND, "operator": "In", "values": [kind]}]}
     return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": wanted}]}}
+
+
+def test_a_queued_run_obeys_kueue_admitted_in_part_evicted_admitted_again_and_queues_again_as_a_new_attempt(here: Cluster):
+    """Kueue itself is played by hand, with the writes that it makes."""
+    run = runs.pretrain("queued", nodes=3)
+    run["spec"]["compute"] |= {"queueName": "gpus", "minNodes": 2}
+    here.apply(run)
+    job = waiting.until(lambda: here.exists("job", "queued-pt-1") and here.get("job", "queued-pt-1"), what="the Job")
+    assert (job["spec"]["suspend"], job["metadata"]["labels"][names.LABEL_QUEUE]) == (True, "gpus")
+    assert job["metadata"]["annotations"]["kueue.x-k8s.io/job-min-parallelism"] == "2"
+    in_phase(here, "queued", "Queued")
+    admit(here, "queued-pt-1", 2, {kwok.KIND: "fake"})
+    assert [pod["spec"]["nodeSelector"] for pod in runs.running(here, "queued", 2)] == [{kwok.KIND: "fake"}] * 2
+    in_phase(here, "queued", "Running")
+    assert runs.uid(here.get("job", "queued-pt-1")) == runs.uid(job)
+    evict(here, "queued-pt-1", 3)
+    here.wait_gone("pods", f"{names.LABEL_RUN}=queued")
+    in_phase(here, "queued", "Queued")
+    admit(here, "queued-pt-1", 3, {})
+    runs.running(here, "queued", 3)
+    in_phase(here, "queued", "Running")
+    here.kubectl("patch", "ppt", "queued", "--type=merge", "-p", json.dumps({"spec": {"training": {"learningRate": 0.001}}}))
+    waiting.until(lambda: here.exists("job", "queued-pt-2"), what="Job of attempt 2")
+    status = in_phase(here, "queued", "Queued")
+    assert "queues again" in condition({"status": status}, "Admitted")["message"]
+    assert (status["attempt"], status["restarts"], here.get("job", "queued-pt-2")["spec"]["suspend"]) == (2, 0, True)
+
+
+def in_phase(cluster: Cluster, run: str, phase: str) -> dict:
+    """Status of a run once it is in a phase."""
+
+    def look() -> dict | None:
+        found = cluster.get("ppt", run).get("status", {})
+        return found if found.get("phase") == phase else None
+
+    return waiting.until(look, what=f"phase {phase} of {run}") or {}
+
+
+def admit(cluster: Cluster, job: str, pods: int, selector: dict[str, str]) -> None:
+    """What Kueue writes when it admits a Job, perhaps in part: all in one update."""
+    template = {"spec": {"nodeSelector": selector}} if selector else {}
+    patch = {"suspend": False, "parallelism": pods, "completions": pods, "template": template}
+    cluster.kubectl("patch", "job", job, "--type=merge", "-p", json.dumps({"spec": patch}))
+
+
+def evict(cluster: Cluster, job: str, pods: int) -> None:
+    """What it writes when it takes the admission back: suspended first, then as it was before."""
+    cluster.kubectl("patch", "job", job, "--type=merge", "-p", json.dumps({"spec": {"suspend": True}}))
+    waiting.until(lambda: not cluster.get("job", job)["status"].get("active"), what="the Job controller has stopped it")
+    cluster.kubectl("patch", "job", job, "--subresource=status", "--type=merge", "-p", json.dumps({"status": {"startTime": None}}))
+    before = {"parallelism": pods, "completions": pods, "template": {"spec": {"nodeSelector": None}}}
+    cluster.kubectl("patch", "job", job, "--type=merge", "-p", json.dumps({"spec": before}))
 
 
 def best_of(run: str, name: str) -> Manifest:
