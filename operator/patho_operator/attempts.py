@@ -165,31 +165,42 @@ def too_many_restarts(restarts: int, limit: int, last: str) -> str:
     return f"{restarts} incidents, more than runPolicy.maxRestarts {limit}" + (f"; the last: {last}" if last else "")
 
 
-def _current(s: Situation, index: int) -> tuple[Pod | None, list[Pod]]:
-    """The pod of an index that has not ended, and those that failed."""
-    mine = [p for p in s.pods if p.index == index]
-    alive = max((p for p in mine if p.phase != "Failed"), key=lambda p: p.created, default=None)
-    return alive, [p for p in mine if p.phase == "Failed"]
+@dataclasses.dataclass(frozen=True)
+class _Index:
+    """The pods of one index: the one that has not failed, if any, and those that have."""
+
+    number: int
+    alive: Pod | None
+    failed: list[Pod]
+
+
+def _indexes(s: Situation) -> Iterator[_Index]:
+    """All that have or had a pod, in order; one pass, since a gang may have thousands."""
+    found: dict[int, list[Pod]] = {}
+    for pod in s.pods:
+        found.setdefault(pod.index, []).append(pod)
+    for number, mine in sorted(found.items()):
+        alive = max((p for p in mine if p.phase != "Failed"), key=lambda p: p.created, default=None)
+        yield _Index(number, alive, [p for p in mine if p.phase == "Failed"])
 
 
 def _down(s: Situation) -> Iterator[tuple[int, int]]:
     """Indexes that wait for the Job controller's back-off: (index, failures so far)."""
-    for index in sorted({p.index for p in s.pods}):
-        alive, failed = _current(s, index)
-        if alive is None and failed:
-            newest = max(failed, key=lambda p: p.created)
-            yield index, max(newest.earlier_failures + 1, len(failed))
+    for index in _indexes(s):
+        if index.alive is None:
+            newest = max(index.failed, key=lambda p: p.created)
+            yield index.number, max(newest.earlier_failures + 1, len(index.failed))
 
 
 def _lost(s: Situation) -> Iterator[tuple[int, observed.Time]]:
     """Indexes that ran, do not run, and do not just wait for a node: (index, since when)."""
-    for index in sorted({p.index for p in s.pods}):
-        alive, failed = _current(s, index)
+    for index in _indexes(s):
+        alive = index.alive
         if alive and (alive.running or (not alive.scheduled and alive.trouble)):
             continue
         if alive and alive.deletion:  # on its way out, or on a node that does not answer
-            yield index, alive.deletion
-        elif failed:
-            yield index, max(p.end for p in failed)
+            yield index.number, alive.deletion
+        elif index.failed:
+            yield index.number, max(p.end for p in index.failed)
         elif alive and alive.earlier_failures:
-            yield index, alive.created
+            yield index.number, alive.created

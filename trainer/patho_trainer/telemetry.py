@@ -137,7 +137,13 @@ class Telemetry:
     def _note(self, done: int, batch: stream.Batch, outcome: Outcome) -> None:
         """One line for each step, exact to the last bit: what two runs must have in common to be the same run."""
         requests = hashlib.blake2b(repr(batch.requests).encode(), digest_size=8).hexdigest()
-        entry = {"step": done, **outcome.terms, "gradientNorm": outcome.gradient_norm, "requests": requests}
+        entry = {
+            "step": done,
+            **outcome.terms,
+            "gradientNorm": outcome.gradient_norm,
+            "requests": requests,
+            "worldSize": self._ctx.world.size,
+        }
         with self._ctx.space.steps.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
