@@ -137,6 +137,22 @@ def bench(file: str, steps: int) -> None:
 
 
 @main.command()
+@click.argument("a")
+@click.argument("b")
+@storage_options
+def compare(a: str, b: str, endpoint: str, region: str, anonymous: bool) -> None:
+    """Hold two evaluations against each other: A and B are results.json files (URL or path), or the folders that hold them."""
+    from patho_trainer.data import storage
+    from patho_trainer.evaluation import compare as comparing
+
+    bucket = storage.Bucket(common.Storage(endpoint=endpoint, region=region, anonymous=anonymous))
+    first, second = (comparing.load(url, bucket) for url in (a, b))
+    console.print(terminal.comparison(comparing.differences(first, second)))
+    for sentence in comparing.warnings(first, second):
+        console.print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True, highlight=False)
+
+
+@main.command()
 @click.argument("checkpoint")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for the weights, config.json and the model card.")
 @storage_options

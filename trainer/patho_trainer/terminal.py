@@ -1,7 +1,8 @@
 """What a person sees: a live bar on a terminal, plain lines elsewhere, and summaries."""
 
 import time
-from typing import Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import rich.console
 import rich.live
@@ -9,6 +10,9 @@ import rich.progress
 import rich.table
 
 from patho_api import report
+
+if TYPE_CHECKING:  # it imports the client of buckets, which other commands need not wait for
+    from patho_trainer.evaluation import compare
 
 PLAIN_SECONDS = 10.0
 COLUMNS = (
@@ -108,6 +112,16 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{h}h{m:02}m"
     return f"{m}m{s:02}s" if m else f"{s}s"
+
+
+def comparison(found: "Sequence[compare.Difference]") -> rich.table.Table:
+    """Two evaluations side by side; the error is the standard error of the difference."""
+    table = rich.table.Table("task", "metric", "a", "b", "b - a", "error", "")
+    for d in found:
+        error = "" if d.error is None else f"{d.error:.3f}"
+        means = (f"{t.mean:.3f} ± {t.std:.3f} ({len(t.runs)})" for t in (d.a, d.b))
+        table.add_row(d.task, d.a.metric, *means, f"{d.change:+.3f}", error, d.verdict)
+    return table
 
 
 def scores(words: report.LastWords) -> rich.table.Table:

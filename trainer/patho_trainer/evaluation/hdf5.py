@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,8 @@ def rows(info: storage.ObjectInfo, key: str, first: int, stop: int, bucket: stor
 @contextlib.contextmanager
 def _array(info: storage.ObjectInfo, key: str, bucket: storage.Bucket) -> Iterator[Any]:
     """The file is open as long as one read lasts: what it keeps of the object is dropped with it."""
+    import h5py  # only PatchCamelyon needs it
+
     try:
         with h5py.File(ranged.RangedFile(bucket, info.url, info.size), "r") as file:
             if key not in file:
