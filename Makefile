@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check lint bench chaos cluster-up cluster-down constraints generate clean
+.PHONY: help demo test check lint bench chaos fuzz cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -36,6 +36,9 @@ bench: $(READY) ## the measurements of tests/bench
 
 chaos: $(READY) ## every fault at every call of a run's life; prints counts (about an hour)
 	@$(BIN)/pytest tests/cluster/chaos -m chaos -s
+
+fuzz: $(READY) ## 1,000 damaged slides: no crash, no hang, no wrong pixel (about 8 minutes)
+	@FUZZ_SLIDES=1000 $(BIN)/pytest -q tests/trainer/data/test_fuzz.py -s
 
 cluster-up: $(READY) ## a local control plane with fake nodes, to play with
 	@$(BIN)/python -m tests.cluster.up

@@ -167,3 +167,13 @@ def write_ventana(path: pathlib.Path, recipe: Recipe, overlap: int, software: st
                 software=software,
             )
     return path
+
+
+def cut(stored: Pixels, x: int, y: int, width: int, height: int) -> Pixels:
+    """A region of a level that was decoded whole; white where there is none."""
+    out = np.full((height, width, 3), 255, np.uint8)
+    rows, columns = stored.shape[:2]
+    top, bottom, left, right = max(0, y), min(rows, y + height), max(0, x), min(columns, x + width)
+    if top < bottom and left < right:
+        out[top - y : bottom - y, left - x : right - x] = stored[top:bottom, left:right]
+    return out

@@ -80,23 +80,13 @@ def regions(random, size, tile, count):
         yield x, y, width, height
 
 
-def cut(stored, x, y, width, height):
-    """A region of a level that was decoded whole; white where there is none."""
-    out = np.full((height, width, 3), 255, np.uint8)
-    rows, columns = stored.shape[:2]
-    top, bottom, left, right = max(0, y), min(rows, y + height), max(0, x), min(columns, x + width)
-    if top < bottom and left < right:
-        out[top - y : bottom - y, left - x : right - x] = stored[top:bottom, left:right]
-    return out
-
-
 def stored_levels(name, path, opened, oracle):
     """What each coarser level is, decoded whole."""
     if name.startswith("svs-jpeg2000-33003"):  # tifffile leaves Aperio's YCbCr as it is; whole downsamples, so that OpenSlide is exact
         return [copies.region(oracle, (0, 0), i, size) for i, size in enumerate(oracle.level_dimensions)]
     levels = slides.decoded_levels(path)
     if name.startswith("philips"):  # tifffile has zeros where a tile is left out, and counts the padding in
-        levels = [cut(level, 0, 0, width, height) for level, (_, width, height) in zip(levels, opened.levels, strict=True)]
+        levels = [formats.cut(level, 0, 0, width, height) for level, (_, width, height) in zip(levels, opened.levels, strict=True)]
         levels = [whiten_missing(opened, i, level) for i, level in enumerate(levels)]
     return levels
 
@@ -127,7 +117,7 @@ def test_a_thousand_random_reads_of_a_tiled_format_are_right_to_the_byte(name, t
         count = READS // (len(levels) - 1)
         for x, y, width, height in regions(random, (shape.width, shape.height), shape.tile_width, count):
             found = opened.read_level(number, x, y, width, height)
-            np.testing.assert_array_equal(found, cut(levels[number], x, y, width, height), str((number, x, y)))
+            np.testing.assert_array_equal(found, formats.formats.cut(levels[number], x, y, width, height), str((number, x, y)))
 
 
 @pytest.mark.parametrize("name", ["svs-jpeg-tables-240", "svs-jpeg-rgb-tables", "svs-jpeg2000-33003", "ome-jpeg", "philips-sparse"])
