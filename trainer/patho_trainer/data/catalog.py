@@ -17,7 +17,7 @@ RECORD_CACHE_BYTES = 256 * 2**20  # compressed records a process keeps: 18,000 s
 Reader = Literal["tiff", "openslide"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Encoding:
     """How the tiles of a level are stored. Numbers are TIFF's own (tag values 259, 262, 277, 317)."""
 
@@ -28,7 +28,7 @@ class Encoding:
     jpeg_tables: bytes = b""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Level:
     """One stored resolution. Sizes in pixels of this level; `downsample` is level-0 pixels a pixel; `mpp` is um a pixel."""
 
@@ -51,7 +51,7 @@ class Level:
         return -(-self.height // self.tile_height)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Place:
     """Where a slide's record lies: `size` bytes from `offset` in an object of the index folder."""
 
@@ -60,7 +60,7 @@ class Place:
     size: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Accepted:
     """How many positions (corners on the mask's grid of 8 um) a patch of `size_px` at `mpp` may take. `mpp` is the wanted one."""
 
@@ -69,7 +69,7 @@ class Accepted:
     positions: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Slide:
     """A row of the catalog. `id` is the manifest's, or the url. `flags` are the manifest columns that are true for this slide."""
 
@@ -100,7 +100,7 @@ class Slide:
         return self.levels[0].height
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Offer:
     """How a slide serves a wanted magnification: from `level`, `ratio` source pixels a patch pixel (1.0: read as it is)."""
 

@@ -7,14 +7,12 @@ import itertools
 import threading
 from collections.abc import Iterable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from patho_api import pretrain
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import places
+from patho_trainer.data import record as records
 
-CACHE_BYTES = 512 * 2**20  # about 1,000 slides of 20 x 20 mm, at all four magnifications
+CACHE_BYTES = 256 * 2**20  # about 256 slides of 20 x 20 mm at all four magnifications; the engine needs a slide once a window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +53,18 @@ class Fields:
             for i in found:
                 self._kept.move_to_end(i)
         missing = [i for i in wanted if i not in found]
-        fresh = {i: self._make(i, record.mask) for i, record in zip(missing, self._catalog.records(missing), strict=True)}
+        fresh = {i: self._make(i, record) for i, record in zip(missing, self._catalog.records(missing), strict=True)}
         self._keep(fresh)
         return found | fresh
 
-    def _make(self, slide: int, mask: NDArray[np.bool_]) -> Field:
+    def _make(self, slide: int, record: records.Record) -> Field:
         levels = self._catalog.slides[slide].levels
         found = offers(self._catalog.slides[slide], self._patches)
-        sums = places.integral(mask)
+        tissue = places.Tissue(*record.packed_mask)
+        sums = tissue.integral()
         free = self._patches.coordinates == "Free"
         where = (places.places(sums, levels[o.level], o.source_px(self._patches.size_px), self._min_coverage, free=free) for o in found)
-        return Field(places.tissue(mask), found, tuple(itertools.accumulate(o.weight for o in found)), tuple(where))
+        return Field(tissue, found, tuple(itertools.accumulate(o.weight for o in found)), tuple(where))
 
     def _keep(self, fresh: dict[int, Field]) -> None:
         if not fresh:

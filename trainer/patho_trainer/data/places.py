@@ -25,6 +25,10 @@ class Tissue:
     columns: int
     packed: NDArray[np.uint8]  # (rows, ceil(columns / 8))
 
+    def integral(self) -> NDArray[np.int32]:
+        """Sums of all pixels above and left of each pixel corner, shape (rows + 1, columns + 1)."""
+        return np.asarray(cv2.integral(np.unpackbits(self.packed, axis=1, count=self.columns)), dtype=np.int32)
+
     def coverage(self, top: float, left: float, height: float, width: float) -> float:
         """Share of a rectangle that lies on the mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
         first, last = max(0, int(top)), min(self.rows, math.ceil(top + height))
@@ -78,11 +82,6 @@ class Places:
 def tissue(mask: NDArray[np.bool_]) -> Tissue:
     """Pack a mask of shape (rows, columns)."""
     return Tissue(mask.shape[0], mask.shape[1], np.packbits(mask, axis=1))
-
-
-def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Sums of all pixels above and left of each pixel corner, shape (rows + 1, columns + 1)."""
-    return np.asarray(cv2.integral(mask.view(np.uint8)), dtype=np.int32)
 
 
 def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_coverage: float, *, free: bool) -> Places:

@@ -3,7 +3,6 @@
 Layout: `PSR1`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
 """
 
-import functools
 import itertools
 import json
 import struct
@@ -70,11 +69,13 @@ def _pack_mask(mask: NDArray[np.bool_]) -> bytes:
     return zlib.compress(b"".join(_planes(distances, "<u4")), 9)
 
 
-def _unpack_mask(data: bytes, rows: int, columns: int) -> NDArray[np.bool_]:
+def _unpack_mask(data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
+    """One bit a pixel, shape (rows, ceil(columns / 8)): eight pixels are undone at once."""
     planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1)
     edges = np.zeros(rows * columns, dtype=bool)
     edges[np.cumsum(np.ascontiguousarray(planes.T).view("<u4").ravel(), dtype=np.int64)] = True
-    return np.logical_xor.accumulate(edges.reshape(rows, columns), axis=0)
+    packed = np.packbits(edges.reshape(rows, columns), axis=1)
+    return np.asarray(np.bitwise_xor.accumulate(packed, axis=0, out=packed))
 
 
 class Record:
@@ -125,8 +126,14 @@ class Record:
         pages = [self._page(level, i) for i in range(len(self._pages[level]))]
         return np.concatenate([o.ravel() for o, _ in pages]), np.concatenate([s.ravel() for _, s in pages])
 
-    @functools.cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        """Foreground at 8 um/px over the whole slide, shape (rows, columns); True is tissue."""
+    @property
+    def packed_mask(self) -> tuple[int, int, NDArray[np.uint8]]:
+        """Foreground at 8 um/px over the whole slide: rows, columns, and bits of shape (rows, ceil(columns / 8)). Decoded each time."""
         data = self._data[self._mask_start : self._mask_start + self._mask_size]
-        return _unpack_mask(data, self._mask_rows, self._mask_columns)
+        return self._mask_rows, self._mask_columns, _unpack_mask(data, self._mask_rows, self._mask_columns)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The same, a bool a pixel, shape (rows, columns); True is tissue."""
+        rows, columns, packed = self.packed_mask
+        return np.unpackbits(packed, axis=1, count=columns).view(bool)

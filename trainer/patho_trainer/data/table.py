@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         "key": pa.string(),
     }
 )
+BATCH_ROWS = 1024  # as dicts at once, each several times as large as a Slide
 FACTS = b"pathoscale"  # key of the table's metadata
 
 
@@ -73,7 +74,8 @@ def read(data: bytes) -> tuple[list[Row], dict[str, Any]]:
     facts = (table.schema.metadata or {}).get(FACTS)
     if facts is None:
         raise ValueError("a parquet file, but no slide catalog")
-    return [_from_dict(row) for row in table.to_pylist()], json.loads(facts)
+    rows = [_from_dict(row) for batch in table.to_batches(BATCH_ROWS) for row in batch.to_pylist()]
+    return rows, json.loads(facts)
 
 
 def _to_dict(row: Row) -> dict[str, Any]:
