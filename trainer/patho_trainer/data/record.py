@@ -135,5 +135,5 @@ class Record:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The same, a bool a pixel, shape (rows, columns); True is tissue."""
-        rows, columns, packed = self.packed_mask
+        _, columns, packed = self.packed_mask
         return np.unpackbits(packed, axis=1, count=columns).view(bool)
