@@ -171,3 +171,13 @@ def test_monitors_measure_the_same_patches_each_time(tmp_path, monkeypatch):
         pretrain.train(ctx)
         assert ctx.metrics.rankme._value.get() > 1
     assert len(seen) == 2  # the run's, and once the probe's
+
+
+@pytest.mark.parametrize(("peaks", "known"), [({}, False), ({"cpu": (1e12, 1e12)}, True)])
+def test_mfu_is_told_only_where_the_peak_of_the_device_is_known(tmp_path, monkeypatch, capsys, peaks, known):
+    monkeypatch.setattr("patho_trainer.mfu.PEAK_FLOPS", peaks)
+    with runs.process(runs.spec(tmp_path, training__steps=1), tmp_path) as ctx:
+        pretrain.train(ctx)
+        assert ("mfu" in vars(ctx.metrics)) is known
+        assert not known or 0 < ctx.metrics.mfu._value.get() < 1
+    assert ("no patho_train_mfu_ratio: the peak of 'cpu' is not in the table" in capsys.readouterr().out) is not known

@@ -3,6 +3,7 @@
 `PROMETHEUS_MULTIPROC_DIR` must be set before prometheus_client is first imported in a worker: the entrypoint sets it.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ class TrainMetrics:
     """The metrics of one worker. Counters add up over the pod's processes; of gauges the latest value counts."""
 
     def __init__(self, registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY) -> None:
+        self._registry = registry
+
         def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: str = "mostrecent") -> prometheus_client.Gauge:
             return prometheus_client.Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
@@ -52,8 +55,17 @@ class TrainMetrics:
             names.TRAIN_STEP_SECONDS, "Time of a step, by stage", ("stage",), registry=registry, buckets=STEP_BUCKETS
         )
         self.checkpoint_seconds = prometheus_client.Histogram(
-            names.CHECKPOINT_SECONDS, "Time that a checkpoint held up training", registry=registry, buckets=SAVE_BUCKETS
+            names.CHECKPOINT_SECONDS,
+            "Time that a checkpoint held up training",
+            registry=registry,
+            buckets=SAVE_BUCKETS,
         )
+
+    @functools.cached_property
+    def mfu(self) -> prometheus_client.Gauge:
+        """Made when it is first set: a gauge that exists is exported, and 0 would be a lie."""
+        text = "Model FLOPs utilisation of the run, 0 to 1; only where the device's peak is known"
+        return prometheus_client.Gauge(names.TRAIN_MFU, text, registry=self._registry, multiprocess_mode="mostrecent")
 
 
 class Advance:

@@ -10,7 +10,7 @@ import types
 import torch
 
 from patho_api import status
-from patho_trainer import checkpoint, config, context, distributed, diverged, errors, optim, schedules, snapshots, telemetry
+from patho_trainer import checkpoint, config, context, distributed, diverged, errors, mfu, optim, schedules, snapshots, telemetry
 from patho_trainer.data import augment, catalog, index, storage, stream
 from patho_trainer.methods import dino, dinov2, rounds
 from patho_trainer.models import vit
@@ -30,11 +30,12 @@ def train(ctx: context.Context) -> None:
     ctx.reporter.tell(stage="Loading", step=newest.step if newest else 0, total_steps=h.steps, checkpoint=newest)
     algorithm = dinov2 if h.method == "DINOv2" else dino
     method = algorithm.build(ctx.spec, world.device, ctx.slides)
+    flops_per_image = mfu.per_image(method.student, h)
     student = distributed.spread(method.student, method.teacher, world)
     optimizer = optim.adamw(method.student, h)
     kept = snapshots.Snapshots(ctx, method, optimizer, slides.version)
     first = kept.restore(newest)
-    told = telemetry.Telemetry(ctx, slides)
+    told = telemetry.Telemetry(ctx, slides, flops_per_image)
     with kept, _patches(ctx, slides, first, told.stats) as patches:
         for done in range(first + 1, h.steps + 1):
             with told.watch("data_wait"):

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from patho_api import status
-from patho_trainer import context, distributed, metrics, monitors, progress, schedules
+from patho_api import names, status
+from patho_trainer import context, distributed, metrics, mfu, monitors, progress, schedules
 from patho_trainer.data import catalog, stream
 from patho_trainer.methods import dino, dinov2
 
@@ -55,7 +55,7 @@ class Outcome:
 class Telemetry:
     """Speaks for one process; only the reporting one writes the report, the lines and the file."""
 
-    def __init__(self, ctx: context.Context, slides: catalog.Catalog) -> None:
+    def __init__(self, ctx: context.Context, slides: catalog.Catalog, flops_per_image: float) -> None:
         training = ctx.spec.training
         self._ctx = ctx
         self._slides = slides
@@ -66,6 +66,8 @@ class Telemetry:
         self._metrics = ctx.metrics
         self._metrics.restarts.set(ctx.restarts)
         self._metrics.slides.set(len(slides))
+        self._flops_per_image = flops_per_image
+        self._peak_flops = self._find_peak()
         self.stats = stream.Stats()
         self.watch = Stopwatch()
 
@@ -77,9 +79,20 @@ class Telemetry:
         self._copy_stream()
         if self._ctx.world.reports:
             pace = self._pacer.pace(done)
+            if self._peak_flops:
+                found = mfu.ratio(self._flops_per_image, pace.images_per_second, self._ctx.world.size, self._peak_flops)
+                self._metrics.mfu.set(found)
             self._report(done, outcome, pace)
             self._note(done, batch, outcome)
             self._say(done, outcome, pace)
+
+    def _find_peak(self) -> float | None:
+        device = self._ctx.world.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        peak = mfu.peak_flops(name, self._ctx.spec.training.precision)
+        if peak is None and self._ctx.world.reports:
+            print(f"no {names.TRAIN_MFU}: the peak of {name!r} is not in the table", flush=True)
+        return peak
 
     def health(self, method: dino.Method | dinov2.Method, outcome: Outcome, rankme_max: float) -> monitors.Health:
         """Measure the teacher's features on patches that are always the same; all processes call it."""

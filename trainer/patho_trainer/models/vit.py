@@ -4,6 +4,7 @@ V views (crops of one patch), B patches, D width, K prototypes, L residual branc
 """
 
 import difflib
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ import timm
 import torch
 from timm.models import vision_transformer
 from torch import nn
+from torch.nn import functional
 from torch.utils import checkpoint
 
 from patho_api import pretrain
@@ -92,7 +94,7 @@ def forward_features(
 
     The loop over blocks is ours because scales must be set inside the checkpointed function: it runs again in the backward pass.
     """
-    x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(images))))
+    x = backbone.norm_pre(backbone.patch_drop(with_positions(backbone, backbone.patch_embed(images))))
     first = 0
     for block in backbone.blocks:
         paths = [module for module in block.modules() if isinstance(module, drop_paths.DropPath)]
@@ -104,6 +106,35 @@ def forward_features(
             x = _run_block(block, paths, scales, x)
     features: torch.Tensor = backbone.forward_head(backbone.norm(x))
     return features
+
+
+def with_positions(backbone: Backbone, x_BHWD: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, prefix + H W, D): prefix tokens before the patches, position embeddings added; equal to timm's `_pos_embed`.
+
+    For crops with another grid than the embedding's, the table is resampled by a matrix product: the backward pass of an interpolation
+    sums in no fixed order on a GPU, and `deterministic` would be refused there.
+    """
+    grid, wanted = tuple(backbone.patch_embed.grid_size), tuple(x_BHWD.shape[1:3])
+    if backbone.pos_embed is None or grid == wanted:
+        out: torch.Tensor = backbone._pos_embed(x_BHWD)
+        return out
+    prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+    table_1TD, x_BTD = backbone.pos_embed, x_BHWD.flatten(1, 2)
+    with torch.autocast(x_BHWD.device.type, enabled=False):
+        resampled = resampling(grid, wanted, table_1TD.device) @ table_1TD[0, prefix:].float()
+    positions = torch.cat([table_1TD[0, :prefix], resampled])
+    before = [token.expand(len(x_BTD), -1, -1) for token in (backbone.cls_token, backbone.reg_token) if token is not None]
+    before_sum, after_sum = ([*before, x_BTD], []) if not backbone.no_embed_class else ([x_BTD], before)
+    tokens = torch.cat([*after_sum, torch.cat(before_sum, dim=1) + positions], dim=1)
+    positioned: torch.Tensor = backbone.pos_drop(tokens)
+    return positioned
+
+
+@functools.lru_cache(maxsize=8)
+def resampling(grid: tuple[int, int], wanted: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """The matrix (H W, T) of timm's bicubic resampling with antialias, from a table of T = h w positions to a grid (H, W)."""
+    basis = torch.eye(grid[0] * grid[1]).view(-1, 1, *grid)
+    return functional.interpolate(basis, size=wanted, mode="bicubic", antialias=True, align_corners=False).flatten(1).T.to(device)
 
 
 def _run_block(block: nn.Module, paths: list[drop_paths.DropPath], scales: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
