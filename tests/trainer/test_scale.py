@@ -61,6 +61,15 @@ def test_processes_share_the_work_and_not_the_mathematics(alone, tmp_path, size,
     assert_the_same(found, runs.steps(alone / "space"))
 
 
+def test_dinov2_shards_too(tmp_path):
+    wanted = {"method": "DINOv2", "training__steps": 2, "training__lossGroupSize": 2, "training__maskRatio": [0.3, 0.6]}
+    whole = trained(tmp_path / "alone", 1, **wanted)
+    shutil.copytree(tmp_path / "alone" / "index", tmp_path / "two" / "index")
+    parts = trained(tmp_path / "two", 2, sharded=True, **wanted)
+    assert_the_same(parts, whole)
+    assert [entry["ibot"] for entry in parts] == pytest.approx([entry["ibot"] for entry in whole], rel=2e-4)
+
+
 def test_four_sharded_processes_do_the_same(alone, of_four):
     assert_the_same(runs.steps(of_four / "space"), runs.steps(alone / "space"))
 

@@ -76,7 +76,7 @@ class MaskedNetwork(nn.Module):
         x = vit_.patch_embed(images)  # (C, H, W, D)
         if masks_CT is not None:
             x = torch.where(masks_CT.view(*x.shape[:3], 1), self.mask_token.to(x.dtype), x)
-        x = vit_.norm_pre(vit_.patch_drop(vit_._pos_embed(x)))
+        x = vit_.norm_pre(vit_.patch_drop(vit.with_positions(vit_, x)))
         for i, block in enumerate(vit_.blocks):
             kept_2S = None if kept_LS is None else kept_LS[2 * i : 2 * i + 2]
             if self.activation_checkpointing and torch.is_grad_enabled():
