@@ -101,14 +101,27 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @click.argument("source")
-@click.option("--out", required=True, help="Folder of the index (URL or path).")
+@click.option("--out", default="", help="Folder of the index (URL or path); a FILE names it itself.")
 @click.option("--foreground", type=click.Choice(["Otsu", "Saturation", "Masks", "None"]), default="Otsu", show_default=True)
 @click.option("--masks", default="", help="URL of your own masks with {id} or {name} in it, for --foreground Masks.")
+@click.option("--explain", type=click.IntRange(0), metavar="STEP", help="Print slides and corners of a step of FILE as CSV; build nothing.")
+@click.option("--index-version", default="", help="For --explain: the index that the run has pinned. [default: the latest]")
 @storage_options
-def index(source: str, out: str, foreground: str, masks: str, endpoint: str, region: str, anonymous: bool) -> None:
-    """Index the slides of SOURCE: a manifest, a glob, or a prefix that ends in /."""
+def index(
+    source: str, out: str, foreground: str, masks: str, explain: int | None, index_version: str, endpoint: str, region: str, anonymous: bool
+) -> None:
+    """Index the slides of SOURCE: a manifest, a glob, a prefix that ends in /, or the FILE (.yaml) of a run with its own settings."""
     from patho_trainer import inspection
 
+    if source.endswith((".yaml", ".yml")):
+        if explain is None:
+            inspection.build_index_of(_pretrain(source), console)
+        else:
+            for line in inspection.explain(_pretrain(source), explain, index_version):
+                click.echo(line)
+        return
+    if not out or explain is not None:
+        raise errors.InvalidConfiguration("patho index SOURCE needs --out, the folder of the index; --explain needs the FILE of a run")
     storage = common.Storage(endpoint=endpoint, region=region, anonymous=anonymous)
     inspection.build_index(source, out, {"method": foreground, "masksUrl": masks}, storage, console)
 

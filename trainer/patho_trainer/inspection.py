@@ -1,7 +1,10 @@
 """Looking before running: the index of a source, the pictures a run would see, the speed of its loader."""
 
+import csv
+import io
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -11,13 +14,14 @@ from numpy import typing as npt
 
 from patho_api import common, pretrain, resource
 from patho_trainer import config, errors, terminal
-from patho_trainer.data import augment, catalog, index, preview, slide, storage, stream
+from patho_trainer.data import augment, catalog, index, preview, sampler, slide, storage, stream
 from patho_trainer.data import bench as loader_bench
 from patho_trainer.models import vit
 
 SHOWN_PATCHES = 6
 SHOWN_LOCALS = 4
 SHOWN_SLIDES = 4
+AUDIT = ("step", "slot", "slide", "mpp", "level", "x", "y", "source_px", "size_px", "x_level0", "y_level0", "url")
 
 
 def build_index(
@@ -29,16 +33,14 @@ def build_index(
         wanted = pretrain.Foreground.model_validate(foreground)
     except pydantic.ValidationError as error:
         raise errors.InvalidConfiguration("; ".join(resource.sentences(error))) from error
+    return _shown(console, patches, [source], out, foreground=wanted, bucket=storage.Bucket(storage_spec))
+
+
+def _shown(console: rich.console.Console, patches: pretrain.Patches, sources: list[str], out: str, **options: Any) -> catalog.Catalog:
+    """Build an index with a progress bar; then the mix that results, and what was rejected."""
     with terminal.Counter(console, "Indexing") as counter:
-        found = index.build(
-            [source],
-            out,
-            foreground=wanted,
-            patches=patches,
-            bucket=storage.Bucket(storage_spec),
-            progress=counter.show,
-        )
-    console.print(f"{_slides(found)} in {out} (version {found.version})", highlight=False)
+        found = index.build(sources, out, patches=patches, progress=counter.show, **options)
+    console.print(f"{_slides(found)} in {out} (version {found.version})", highlight=False, soft_wrap=True)
     for line in [*mix(found, patches), *rejections(found)]:
         console.print(f"   {line}", highlight=False, soft_wrap=True)
     return found
@@ -46,10 +48,7 @@ def build_index(
 
 def mix(found: catalog.Catalog, patches: pretrain.Patches) -> list[str]:
     """Share of each wanted magnification over all slides, each of which offers those it has."""
-    shares: dict[float, float] = dict.fromkeys((m.mpp for m in patches.magnifications), 0.0)
-    for each in found.slides:
-        for offer in catalog.offers(each, patches):
-            shares[offer.wanted_mpp] += offer.weight / len(found.slides)
+    shares = catalog.mix(found.slides, patches)
     return [f"{mpp:.2f} um/px: {shares[mpp]:.0%} of the patches" for mpp in sorted(shares)]
 
 
@@ -59,6 +58,34 @@ def rejections(found: catalog.Catalog) -> list[str]:
     for each in found.rejected:
         reasons.setdefault(each.rejected, []).append(each)
     return [f"rejected {len(slides)} ({reason}): {slides[0].url}: {slides[0].message}" for reason, slides in sorted(reasons.items())]
+
+
+def build_index_of(res: resource.Resource, console: rich.console.Console) -> catalog.Catalog:
+    """The index of a run, as its own pods would build it."""
+    spec = pretrain_spec(res)
+    bucket = storage.Bucket(spec.slides.storage)
+    return _shown(console, spec.patches, [spec.slides.source], spec.slides.index, foreground=spec.slides.foreground, bucket=bucket)
+
+
+def explain(res: resource.Resource, step: int, version: str) -> Iterator[str]:
+    """The audit log of a step as lines of CSV: every slot's slide, resolution and corner, before anything is replaced.
+
+    `version` names the index that the run has pinned (its log and its checkpoints say it); empty: the latest. Nothing is built.
+    """
+    spec = pretrain_spec(res)
+    found = index.load(spec.slides.index, storage.Bucket(spec.slides.storage), version)
+    yield f"# {res.name}, step {step}, seed {spec.training.seed}, index {spec.slides.index} version {found.version}"
+    yield ",".join(AUDIT)
+    for r in sampler.requests(found, spec, spec.training.seed, step):
+        where = found.slides[r.slide]
+        row = (r.step, r.slot, where.id, f"{r.mpp:.6g}", r.level, r.x, r.y, r.source_px, r.size_px, *r.xy_level0, where.url)
+        yield _csv_line(row)
+
+
+def _csv_line(row: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(row)
+    return line.getvalue()
 
 
 def preview_run(res: resource.Resource, step: int, out: pathlib.Path) -> list[pathlib.Path]:

@@ -65,13 +65,13 @@ def rss_mib() -> float:
 
 
 def measure(folder: pathlib.Path) -> dict[str, float]:
-    """MiB above what the imports take, CPU-seconds, and requests before the first batch."""
+    """MiB above what the imports take, and CPU-seconds."""
     before, began = rss_mib(), time.process_time()
     bucket = storage.Bucket()
     plan = sampler.plan(index.load(urls.join(str(folder)), bucket=bucket), make_spec(batch_size=BATCH, patches={"windowSteps": WINDOW}), 0)
     started, loaded = rss_mib(), time.process_time()
     columns.ahead(plan, 0, range(BATCH), None, 2**40)
-    opened, requests = time.process_time(), sum(bucket.requests.values())
+    opened = time.process_time()
     peak = rss_mib()
     for step in range(1, STEPS):
         due = [slot for slot in range(BATCH) if plan.steps_left(step, slot) == WINDOW]
@@ -83,7 +83,6 @@ def measure(folder: pathlib.Path) -> dict[str, float]:
         "start_cpu_seconds": loaded - began,
         "first_step_cpu_seconds": opened - loaded,
         "step_cpu_seconds": (time.process_time() - opened) / (STEPS - 1),
-        "start_requests": requests,
     }
 
 
