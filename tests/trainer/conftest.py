@@ -56,9 +56,11 @@ def web(tmp_path: pathlib.Path) -> Iterator[servers.WebServer]:
         yield server
 
 
-@pytest.fixture(params=["local", "s3", "gcs"])
+@pytest.fixture(params=["local", "s3", "gcs", "fsspec"])
 def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> servers.Store:
-    """An empty place for objects: a folder of this machine, an S3 bucket, a Google bucket."""
+    """An empty place for objects: a folder of this machine, an S3 bucket, a Google bucket, a filesystem of fsspec's."""
+    if request.param == "fsspec":
+        return servers.Store(f"memory://{tmp_path.name}/", common.Storage())
     if request.param == "local":
         (tmp_path / "objects").mkdir()
         return servers.Store(f"{tmp_path}/objects/", common.Storage())

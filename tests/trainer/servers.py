@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from patho_api import common
 from patho_trainer.data import storage
@@ -23,6 +23,7 @@ from patho_trainer.data import storage
 KEYS = {"access_key_id": "test-key", "secret_access_key": "test-secret"}
 TOOLS = pathlib.Path.home() / ".cache" / "pathoscale" / "tools"
 NUMBERS = itertools.count()
+SLOW_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +123,19 @@ def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> No
 
 
 class WebServer:
-    """Serves a folder by HTTP with ranges; counts requests by (method, path); `faults` are used up one a request."""
+    """Serves a folder by HTTP with ranges; counts requests by (method, path); `faults` are used up one a request.
+
+    `chaos` may give a fault for the n-th request; `access_key`, where set, is the only one whose requests are answered.
+    """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        """`faults`: 503 and the like answer so, "short" breaks the body off half-way, "reset" closes without an answer."""
+        """`faults`: 503 and the like answer so, "short" breaks the body off half-way, "reset" closes without an answer, "slow" dawdles."""
         self.folder = folder
         self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
         self.faults: collections.deque[int | str] = collections.deque()
+        self.chaos: Callable[[int], int | str | None] = lambda _: None
+        self.access_key = ""
+        self._count = itertools.count()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
@@ -163,9 +170,13 @@ def _handler(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
         def _answer(self, *, body: bool) -> None:
             name = urllib.parse.unquote(self.path.lstrip("/"))
             web.requests[self.command, name] += 1
-            fault = web.faults.popleft() if web.faults else None
+            fault = web.faults.popleft() if web.faults else web.chaos(next(web._count))
             path = web.folder / name
-            if fault == "reset":
+            if fault == "slow":
+                time.sleep(SLOW_SECONDS)
+            if web.access_key and f"Credential={web.access_key}/" not in self.headers.get("Authorization", ""):
+                self._plain(403)
+            elif fault == "reset":
                 self.close_connection = True
             elif isinstance(fault, int):
                 self._plain(fault)
@@ -177,6 +188,8 @@ def _handler(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
         def _plain(self, status: int) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            if status in (429, 503):
+                self.send_header("Retry-After", "0")
             self.end_headers()
 
         def _file(self, path: pathlib.Path, *, body: bool, short: bool) -> None:

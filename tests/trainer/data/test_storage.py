@@ -7,7 +7,7 @@ import pytest
 
 from patho_api import common
 from patho_trainer import errors
-from patho_trainer.data import storage
+from patho_trainer.data import pace, storage
 from tests.trainer import servers
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_is_not_there_is_told_within_seconds_and_may_be_retried():
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("ftp://host/x", "scheme ftp:// is not supported"),
+        ("nowhere://host/x", "scheme nowhere:// is not supported"),
         ("s3:///x", "the bucket is missing"),
     ],
 )
@@ -138,11 +138,12 @@ def test_a_path_that_cannot_be_written_is_said_at_once():
         storage.Bucket().write("/proc/no-such-folder/x", b"1")
 
 
+@pytest.mark.parametrize("transport", ["obstore", "fsspec"])
 @pytest.mark.parametrize("fault", [503, 429, "short", "reset"])
-def test_a_hiccup_is_retried_and_nothing_is_lost(web, fault):
+def test_a_hiccup_is_retried_and_nothing_is_lost(web, fault, transport):
     (web.folder / "x").write_bytes(b"0123456789")
     web.faults.append(fault)
-    bucket = storage.Bucket()
+    bucket = storage.Bucket(common.Storage(options={"transport": transport}))
     assert bytes(bucket.read_ranges(web.url + "x", [2], [6])[0]) == b"234567"
     assert web.requests["GET", "x"] == 2
 
@@ -167,6 +168,54 @@ def test_denied_access_names_the_secret_and_is_not_retried(web):
     assert time.monotonic() - started < 5
 
 
+def test_renewed_credentials_are_taken_from_the_mounted_secret(web, tmp_path):
+    (web.folder / "bucket").mkdir()
+    (web.folder / "bucket" / "x").write_bytes(b"1")
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "secret_access_key").write_text("s")
+    (secret / "access_key_id").write_text("first")
+    bucket = storage.Bucket(common.Storage(endpoint=web.url, secret_name="key"), str(secret))
+    web.access_key = "first"
+    assert bucket.read("s3://bucket/x") == b"1"
+    web.access_key = "second"
+    with pytest.raises(storage.AccessDenied):
+        bucket.read("s3://bucket/x")
+    (secret / "access_key_id").write_text("second")
+    assert bucket.read("s3://bucket/x") == b"1"
+
+
+def test_a_refused_request_is_a_wrong_setting_only_before_the_bucket_has_ever_answered(web, monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", 1)
+    (web.folder / "x").write_bytes(b"1")
+    bucket = storage.Bucket()
+    web.faults.append(400)
+    with pytest.raises(errors.InvalidConfiguration, match=r"refused the request \(400\): check storage\.region"):
+        bucket.read(web.url + "x")
+    assert bucket.read(web.url + "x") == b"1"
+    web.faults.append(400)
+    with pytest.raises(storage.Transient):
+        bucket.read(web.url + "x")
+
+
+def test_a_process_keeps_to_its_rate_of_requests():
+    steady = pace.Pace(10)
+    assert [round(steady.wait_seconds(1, now), 3) for now in (5.0, 5.0, 5.25, 9.0)] == [0, 0.1, 0, 0]
+    assert [round(steady.wait_seconds(16, now), 3) for now in (9.1, 9.1)] == [0, 1.6]
+    assert [pace.Pace(0).wait_seconds(99, 1.0) for _ in range(3)] == [0, 0, 0]
+
+
+def test_the_rate_is_an_option_of_the_storage(web):
+    (web.folder / "x").write_bytes(b"1")
+    bucket = storage.Bucket(common.Storage(options={"requests_per_second": "20"}))
+    started = time.monotonic()
+    for _ in range(5):
+        bucket.read(web.url + "x")
+    assert time.monotonic() - started >= 4 / 20
+    with pytest.raises(errors.InvalidConfiguration, match=r"storage\.options\.requests_per_second 'fast': give the number"):
+        storage.Bucket(common.Storage(options={"requests_per_second": "fast"}))
+
+
 def test_touching_ranges_are_one_request(web):
     (web.folder / "x").write_bytes(bytes(range(200)))
     bucket = storage.Bucket()
@@ -182,6 +231,15 @@ def test_options_may_be_written_as_fsspec_or_obstore_name_them(s3):
     obstore_words = {"access_key_id": "test-key", "secret_access_key": "test-secret", "endpoint": s3.storage.endpoint}
     assert storage.from_options(fsspec_words).read(s3.url + "x") == b"1"
     assert storage.from_options(obstore_words).read(s3.url + "x") == b"1"
+
+
+def test_another_transport_reads_the_same_from_the_same_server(web):
+    (web.folder / "a b").write_bytes(bytes(range(200)))
+    plain, other = storage.Bucket(), storage.Bucket(common.Storage(options={"transport": "fsspec"}))
+    assert other.read(web.url + "a b") == plain.read(web.url + "a b")
+    assert other.head(web.url + "a b") == plain.head(web.url + "a b")
+    with pytest.raises(storage.NotFound):
+        other.read(web.url + "nothing")
 
 
 def test_an_unknown_option_is_refused_by_name(s3):

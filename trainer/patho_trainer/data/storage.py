@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import random
@@ -15,7 +16,7 @@ import obstore
 
 from patho_api import common
 from patho_trainer import errors
-from patho_trainer.data import faults, ranges, stores, urls
+from patho_trainer.data import faults, pace, ranges, stores, urls
 
 # the names under which other modules catch them
 NotFound, AccessDenied, AlreadyExists, Transient = faults.NotFound, faults.AccessDenied, faults.AlreadyExists, faults.Transient
@@ -50,7 +51,9 @@ class Bucket:
         self._storage = storage or common.Storage()
         self._secret_dir = secret_dir
         self._options = dict(options or {})
+        self._pace = pace.Pace(stores.requests_per_second(self._storage))
         self._stores: dict[tuple[str, str], Any] = {}
+        self._secrets: dict[tuple[str, str], bytes] = {}  # states of the mounted secret when a store was opened
         self._proven: set[str] = set()
         self._lock = threading.Lock()
         self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -58,19 +61,18 @@ class Bucket:
 
     def read(self, url: str) -> bytes:
         """All bytes of an object."""
-        store, path = self._store(url)
-        data = bytes(self._call(url, lambda: store.get(path).bytes()))
+        data = bytes(self._call(url, lambda store, path: store.get(path).bytes()))
         with self._lock:
             self.received[urls.parse(url).scheme] += len(data)
         return data
 
     def read_ranges(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
         """`sizes[i]` bytes from `starts[i]`, for all i at once; ranges that touch become one request. A size of 0 gives no bytes."""
-        store, path = self._store(url)
         wanted = ranges.ranges(url, starts, sizes)
         found: list[Buffer] = []
         if wanted.starts:
-            found = self._call(url, lambda: wanted.checked(store.get_ranges(path, **wanted.arguments)), wanted.requests)
+            get = lambda store, path: wanted.checked(store.get_ranges(path, **wanted.arguments))  # noqa: E731
+            found = self._call(url, get, wanted.requests)
         return self._received(wanted, found, len(sizes))
 
     async def read_ranges_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
@@ -94,9 +96,8 @@ class Bucket:
 
     async def _get(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]]:
         """Ranges that touch, and what the answer says about the object."""
-        store, path = self._store(wanted.url)
 
-        async def get() -> tuple[ObjectInfo, list[Buffer]]:
+        async def get(store: Any, path: str) -> tuple[ObjectInfo, list[Buffer]]:
             found = await store.get_async(path, options={"range": wanted.span})
             return ObjectInfo(wanted.url, found.meta["size"], _etag(found.meta)), wanted.cut(await found.bytes_async())
 
@@ -105,9 +106,8 @@ class Bucket:
     async def _get_ranges(self, wanted: ranges.Ranges) -> list[Buffer]:
         if not wanted.starts:
             return []
-        store, path = self._store(wanted.url)
 
-        async def get() -> list[Buffer]:
+        async def get(store: Any, path: str) -> list[Buffer]:
             return wanted.checked(await store.get_ranges_async(path, **wanted.arguments))
 
         return await self._call_async(wanted.url, get, wanted.requests)
@@ -119,14 +119,12 @@ class Bucket:
 
     async def head_async(self, url: str) -> ObjectInfo:
         """As `head`, as a coroutine."""
-        store, path = self._store(url)
-        meta = await self._call_async(url, lambda: store.head_async(path), 1)
+        meta = await self._call_async(url, lambda store, path: store.head_async(path), 1)
         return ObjectInfo(url, meta["size"], _etag(meta))
 
     def head(self, url: str) -> ObjectInfo:
         """Size and etag of an object."""
-        store, path = self._store(url)
-        meta = self._call(url, lambda: store.head(path))
+        meta = self._call(url, lambda store, path: store.head(path))
         return ObjectInfo(url, meta["size"], _etag(meta))
 
     def exists(self, url: str) -> bool:
@@ -142,8 +140,7 @@ class Bucket:
         address = urls.parse(prefix_url)
         if address.scheme in urls.WEB:
             raise errors.InvalidConfiguration(f"{prefix_url}: a web server cannot be listed: give a manifest with the slides' urls")
-        store, path = self._store(prefix_url)
-        pages = self._call(prefix_url, lambda: tuple(store.list(path.rstrip("/") or None)))
+        pages = self._call(prefix_url, lambda store, path: tuple(store.list(path.rstrip("/") or None)))
         found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for page in pages for meta in page)
         return sorted(found, key=lambda o: o.url)
 
@@ -157,9 +154,7 @@ class Bucket:
     def check(self, url: str) -> None:
         """Reach the bucket of `url` once, in seconds. Raises InvalidConfiguration (wrong bucket, wrong or missing credentials)."""
         if urls.parse(url).scheme not in (*urls.WEB, "file"):
-            store, path = self._store(url)
-            folder = path.rpartition("/")[0] or None
-            self._call(url, lambda: next(iter(store.list(folder, chunk_size=1)), None))
+            self._call(url, lambda store, path: next(iter(store.list(path.rpartition("/")[0] or None, chunk_size=1)), None))
 
     def download(self, url: str, path: str | os.PathLike[str]) -> None:
         """Copy an object to a file, in parallel chunks; the file appears whole or not at all."""
@@ -172,15 +167,13 @@ class Bucket:
 
     def write(self, url: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write an object. `if_absent`: only where there is none; raises AlreadyExists otherwise."""
-        store, path = self._store(url)
         mode: Any = {"mode": "create", "use_multipart": False} if if_absent else {}
-        self._call(url, lambda: store.put(path, data, **mode))
+        self._call(url, lambda store, path: store.put(path, data, **mode))
 
     def upload(self, path: str | os.PathLike[str], url: str) -> None:
         """Copy a file to an object, in parts."""
-        store, target = self._store(url)
 
-        def put() -> None:
+        def put(store: Any, target: str) -> None:
             with open(path, "rb") as file:
                 store.put(target, file)
 
@@ -189,24 +182,24 @@ class Bucket:
     def delete(self, targets: Iterable[str]) -> None:
         """Delete objects; one that does not exist is no error."""
         for url in targets:
-            store, path = self._store(url)
-            try:
-                self._call(url, lambda store=store, path=path: store.delete(path))  # type: ignore[misc]  # bound now, not at the end
-            except NotFound:
-                continue
+            with contextlib.suppress(NotFound):
+                self._call(url, lambda store, path: store.delete(path))
 
     def _store(self, url: str) -> tuple[Any, str]:
         address = urls.parse(url)
         key = (address.scheme, address.root)
         with self._lock:
             if key not in self._stores:
+                self._secrets[key] = stores.secret_state(address.scheme, self._storage, self._secret_dir)
                 self._stores[key] = stores.open_store(address, self._storage, self._secret_dir, self._options)
             return self._stores[key], address.path
 
-    def _call(self, url: str, operation: Callable[[], T], requests: int = 1) -> T:
+    def _call(self, url: str, operation: Callable[[Any, str], T], requests: int = 1) -> T:
+        """Do something with the store and the path of a url, again where that may help."""
         for attempt in range(1, TRIES + 1):
+            time.sleep(self._pace.wait_seconds(requests, time.monotonic()))
             try:
-                result = operation()
+                result = operation(*self._store(url))
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
                 time.sleep(_pause_seconds(attempt))
@@ -215,10 +208,12 @@ class Bucket:
                 return result
         raise AssertionError("the last attempt returns or raises")
 
-    async def _call_async(self, url: str, operation: Callable[[], Awaitable[T]], requests: int) -> T:
+    async def _call_async(self, url: str, operation: Callable[[Any, str], Awaitable[T]], requests: int) -> T:
         for attempt in range(1, TRIES + 1):
+            if wait := self._pace.wait_seconds(requests, time.monotonic()):
+                await asyncio.sleep(wait)
             try:
-                result = await operation()
+                result = await operation(*self._store(url))
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
                 await asyncio.sleep(_pause_seconds(attempt))
@@ -231,11 +226,21 @@ class Bucket:
         """Count a failure; raise unless another attempt may help."""
         address = urls.parse(url)
         fault = error if isinstance(error, Transient) else faults.explain(error, url, proven=address.base in self._proven)
-        final = last or not isinstance(fault, Transient)
+        again = isinstance(fault, Transient) or (isinstance(fault, AccessDenied) and self._renewed(address))
+        final = last or not again
         with self._lock:
             self.requests[address.scheme, "failed" if final else "retried"] += 1
         if final:
             raise fault from error
+
+    def _renewed(self, address: urls.Address) -> bool:
+        """Whether the mounted secret has changed since the store was opened; then it is opened anew."""
+        key = (address.scheme, address.root)
+        with self._lock:
+            if stores.secret_state(address.scheme, self._storage, self._secret_dir) == self._secrets.get(key):
+                return False
+            self._stores.pop(key, None)
+            return True
 
     def _succeed(self, url: str, requests: int) -> None:
         address = urls.parse(url)

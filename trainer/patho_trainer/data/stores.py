@@ -1,6 +1,7 @@
 """Opens obstore's store of a bucket with the credentials that the run was given; they are never logged nor part of a message."""
 
 import datetime
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,10 @@ from obstore import store as obstores
 
 from patho_api import common, names
 from patho_trainer import errors
-from patho_trainer.data import emulator, urls
+from patho_trainer.data import emulator, filesystems, urls
+
+OBSTORES = ("gs", "s3", "az", "http", "https", "file")
+TRANSPORT, RATE = "transport", "requests_per_second"  # keys of storage.options that are ours, not a store's
 
 # key of the secret (a file of that name) -> obstore's option, by scheme
 SECRET_KEYS = {
@@ -49,6 +53,13 @@ def secret_options(scheme: str, storage: common.Storage, secret_dir: str | None)
     return {option: value for option, value in found.items() if value}
 
 
+def secret_state(scheme: str, storage: common.Storage, secret_dir: str | None) -> bytes:
+    """A hash of the mounted secret's content: another one after Kubernetes has renewed it. Raises as `secret_options`."""
+    found = secret_options(scheme, storage, secret_dir)
+    content = [f"{option}={_text(value) or value}" for option, value in sorted(found.items())]
+    return hashlib.blake2b("\n".join(content).encode()).digest()
+
+
 def _text(path: str) -> str:
     if not os.path.isfile(path):
         return ""
@@ -58,7 +69,7 @@ def _text(path: str) -> str:
 
 def options(address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]) -> dict[str, Any]:
     """All of obstore's options for a cloud bucket."""
-    config: dict[str, Any] = dict(storage.options) | dict(extra)
+    config: dict[str, Any] = _theirs(storage, extra)
     if storage.endpoint:
         config[ENDPOINT_OPTION[address.scheme]] = storage.endpoint.rstrip("/")
     if address.scheme == "s3" and (storage.region or not os.environ.get("AWS_REGION")):
@@ -68,8 +79,29 @@ def options(address: urls.Address, storage: common.Storage, secret_dir: str | No
     return config | secret_options(address.scheme, storage, secret_dir)
 
 
+def _theirs(storage: common.Storage, extra: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in {**storage.options, **extra}.items() if name not in (TRANSPORT, RATE)}
+
+
+def requests_per_second(storage: common.Storage) -> float:
+    """How many requests a process may send; 0 for any number. Raises InvalidConfiguration for what is no number."""
+    text = storage.options.get(RATE, "0")
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < float("inf"):
+        raise errors.InvalidConfiguration(f"storage.options.{RATE} {text!r}: give the number of requests a second that a process may send")
+    return rate
+
+
 def open_store(address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]) -> Any:
-    """The store of one bucket, host, or this machine's disk. Makes no request."""
+    """The store of one bucket, host, or this machine's disk. Makes no request.
+
+    Option `transport: fsspec` takes fsspec's filesystem (gcsfs, s3fs, adlfs) where obstore has a store of its own.
+    """
+    if address.scheme not in OBSTORES or storage.options.get(TRANSPORT) == "fsspec":
+        return filesystems.FsspecStore(address, _theirs(storage, extra))
     if address.scheme == "file":
         return obstores.LocalStore("/")
     clear = address.scheme == "http" or storage.endpoint.startswith("http://")

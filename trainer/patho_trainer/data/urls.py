@@ -1,4 +1,4 @@
-"""Addresses of objects: gs:// s3:// az:// http(s):// file:// or a path of this machine. Pure string work."""
+"""Addresses of objects: gs:// s3:// az:// http(s):// file://, a path of this machine, or any scheme of fsspec's. Pure string work."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """`scheme` is gs, s3, az, http, https or file; `root` the bucket (or host); `path` the object's path without a leading slash."""
+    """`scheme` is gs, s3, az, http, https, file or one of fsspec's; `root` the bucket (or host); `path` has no leading slash."""
 
     scheme: str
     root: str
@@ -31,18 +31,16 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Take a url apart. Raises InvalidConfiguration for a scheme that is not supported, or where the bucket is missing."""
+    """Take a url apart; schemes that are not known here are left to fsspec. Raises InvalidConfiguration where the bucket is missing."""
     scheme, found, rest = url.partition("://")
     if not found or scheme == "file":
         return Address("file", "", os.path.abspath(rest if found else url).lstrip("/"))
     root, _, path = rest.partition("/")
-    if scheme not in CLOUDS and scheme not in WEB:
-        raise errors.InvalidConfiguration(f"{url}: scheme {scheme}:// is not supported: use gs:// s3:// az:// http(s):// file:// or a path")
     if not root:
         raise errors.InvalidConfiguration(f"{url}: the bucket is missing: write {scheme}://BUCKET/PATH")
     if scheme in WEB:
         return Address(scheme, root, urllib.parse.unquote(path))
-    return Address(CLOUDS[scheme], root, path)
+    return Address(CLOUDS.get(scheme, scheme), root, path)
 
 
 def join(url: str, *names: str) -> str:

@@ -1,0 +1,124 @@
+"""Any filesystem that fsspec knows as a store: the fallback where obstore has none, and the reference where it has.
+
+With the methods of obstore's stores that `storage.Bucket` uses. Coroutines run in threads: fsspec's own event loop is behind them.
+"""
+
+import asyncio
+import builtins
+import contextlib
+import dataclasses
+import datetime
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from patho_trainer import errors
+from patho_trainer.data import urls
+
+T = TypeVar("T")
+ETAGS = ("etag", "ETag", "generation", "LastModified", "last_modified", "mtime", "created")  # by filesystem; the first that is there
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What `get` gives back."""
+
+    meta: Mapping[str, Any]
+    body: bytes
+
+    async def bytes_async(self) -> bytes:
+        """The body."""
+        return self.body
+
+    def bytes(self) -> "builtins.bytes":
+        """The body."""
+        return self.body
+
+
+class FsspecStore:
+    """One bucket or host of a filesystem. Raises OSError and its children, as `faults.explain` understands them."""
+
+    def __init__(self, address: urls.Address, options: Mapping[str, Any]) -> None:
+        """`options` go to the filesystem. Raises InvalidConfiguration where it is unknown or its package is not installed."""
+        try:
+            import fsspec  # not needed without such a bucket
+
+            self._files = fsspec.filesystem(address.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+        except (ImportError, ValueError, TypeError) as error:
+            raise errors.InvalidConfiguration(
+                f"{address.base}: scheme {address.scheme}:// is not supported ({error}): use gs:// s3:// az:// http(s):// file:// "
+                "or a path, or install the fsspec filesystem for it"
+            ) from error
+        self._address = address
+        self._root = str(self._files._strip_protocol(address.base)).rstrip("/")
+
+    def head(self, path: str) -> dict[str, Any]:
+        """Size and etag."""
+        return self._meta(path, _told(lambda: self._files.info(self._name(path))))
+
+    def get(self, path: str, options: Mapping[str, Any] | None = None) -> Found:
+        """An object, or the bytes options["range"] = (first, after the last) of it; the facts first, so that a change is noticed."""
+        first, end = (options or {}).get("range", (None, None))
+        return Found(self.head(path), bytes(_told(lambda: self._files.cat_file(self._name(path), start=first, end=end))))
+
+    def get_ranges(self, path: str, *, starts: Sequence[int], lengths: Sequence[int], coalesce: int = 0) -> list[bytes]:
+        """`lengths[k]` bytes from `starts[k]`; fewer where the object ends earlier."""
+        del coalesce
+        ends = [start + size for start, size in zip(starts, lengths, strict=True)]
+        return list(_told(lambda: self._files.cat_ranges([self._name(path)] * len(ends), list(starts), ends, on_error="raise")))
+
+    def put(self, path: str, file: Any, *, mode: str = "overwrite", use_multipart: bool = False) -> None:
+        """Write bytes or an open file; mode `create` raises FileExistsError where the object exists."""
+        del use_multipart
+        name = self._name(path)
+        with contextlib.suppress(NotImplementedError):
+            self._files.makedirs(self._files._parent(name), exist_ok=True)
+        data = file.read() if hasattr(file, "read") else bytes(file)
+        _told(lambda: self._files.pipe_file(name, data, mode=mode))
+
+    def list(self, prefix: str | None = None, chunk_size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+        """One page of all objects under a folder."""
+        del chunk_size
+        found = _told(lambda: self._files.find(self._name(prefix or ""), detail=True))
+        yield [self._meta(name.removeprefix(self._root).lstrip("/"), info) for name, info in found.items()]
+
+    def delete(self, path: str) -> None:
+        """Delete an object. Raises FileNotFoundError where there is none."""
+        _told(lambda: self._files.rm_file(self._name(path)))
+
+    async def head_async(self, path: str) -> dict[str, Any]:
+        """As `head`."""
+        return await asyncio.to_thread(self.head, path)
+
+    async def get_async(self, path: str, *, options: Mapping[str, Any] | None = None) -> Found:
+        """As `get`."""
+        return await asyncio.to_thread(self.get, path, options)
+
+    async def get_ranges_async(self, path: str, **ranges: Any) -> Sequence[bytes]:
+        """As `get_ranges`."""
+        return await asyncio.to_thread(self.get_ranges, path, **ranges)
+
+    def _name(self, path: str) -> str:
+        """Filesystems of the web want whole urls, all others what comes after the scheme."""
+        quoted = urllib.parse.quote(path) if self._address.scheme in urls.WEB else path
+        return str(self._files._strip_protocol(self._address.url_of(quoted)))
+
+    @staticmethod
+    def _meta(path: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        etag = next((info[key] for key in ETAGS if info.get(key)), "")
+        if isinstance(etag, datetime.datetime):  # in a listing a number, in an answer about one object a date
+            etag = etag.timestamp()
+        return {"path": path, "size": info["size"], "e_tag": str(etag)}
+
+
+def _told(operation: Callable[[], T]) -> T:
+    """Its result; the errors of HTTP libraries, which are no OSError, with their status."""
+    try:
+        return operation()
+    except OSError:
+        raise
+    except Exception as error:
+        status = getattr(error, "status", None) or getattr(error, "code", None)
+        raise OSError(
+            f"status code: {status}: {type(error).__name__}" if isinstance(status, int) else f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,20 @@
+"""Not more than so many requests a second: what a shared bucket or a proxy allows one process."""
+
+import threading
+
+
+class Pace:
+    """Spreads requests evenly. Thread-safe; time is an argument."""
+
+    def __init__(self, requests_per_second: float) -> None:
+        """0: as fast as may be."""
+        self._seconds = 1 / requests_per_second if requests_per_second else 0.0
+        self._free = 0.0
+        self._lock = threading.Lock()
+
+    def wait_seconds(self, requests: int, now: float) -> float:
+        """How long to wait before sending some requests; they count as sent then. What was not used before `now` is lost."""
+        with self._lock:
+            start = max(self._free, now)
+            self._free = start + requests * self._seconds
+            return start - now
