@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from patho_api import names, report
-from patho_trainer import checkpoint, errors, preflight, pretrain, task, workspace
+from patho_trainer import checkpoint, errors, preflight, task, workspace
 from patho_trainer.data import storage
 from tests.trainer import runs, servers
 
@@ -122,28 +122,6 @@ def test_what_would_only_happen_again_ends_the_run(tmp_path, changes, code, reas
     assert sentence in words.message
     assert workspace.Workspace(pod.space).rounds.read_text() == "0\n"
     assert (tmp_path / "run" / "verdict-1.json").exists()
-
-
-def test_dinov2_on_two_processes_computes_what_one_process_does(tmp_path):
-    changes = {
-        "method": "DINOv2",
-        "training__centering": "SinkhornKnopp",
-        "training__batchSize": 6,
-        "training__lossGroupSize": 2,  # three groups: the processes hold unequal shares
-        "training__dropPath": 0.3,
-        "training__steps": 4,
-        "training__kdeWeight": 0.05,
-    }
-    alone = spec(tmp_path / "alone", compute__processesPerNode=1, **changes)
-    with runs.process(alone, tmp_path / "alone") as ctx:
-        pretrain.train(ctx)
-        expected = runs.steps(ctx.space.folder)
-    with runs.pod(spec(tmp_path / "pair", **changes), tmp_path / "pair") as pod:
-        assert pod.end()[0] == 0
-        found = runs.steps(pod.space)
-    for ours, theirs in zip(found, expected, strict=True):
-        for term in ("loss", "dino", "ibot", "koleo", "kde", "teacher_entropy", "gradientNorm"):
-            assert ours[term] == pytest.approx(theirs[term], rel=1e-3)
 
 
 def check(wanted) -> None:
