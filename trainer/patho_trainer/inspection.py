@@ -14,13 +14,15 @@ from numpy import typing as npt
 
 from patho_api import common, pretrain, resource
 from patho_trainer import config, errors, terminal
-from patho_trainer.data import augment, catalog, index, preview, sampler, slide, storage, stream
+from patho_trainer.data import augment, catalog, chart, copies, coverage, index, preview, sampler, slide, storage, stream
 from patho_trainer.data import bench as loader_bench
 from patho_trainer.models import vit
 
 SHOWN_PATCHES = 6
 SHOWN_LOCALS = 4
 SHOWN_SLIDES = 4
+SHOWN_POSITIONS = 4096  # patches of the steps that the chart shows; at least a window of them
+SHOWN_BOXES = 24  # of a slide, the first ones
 AUDIT = ("step", "slot", "slide", "mpp", "level", "x", "y", "source_px", "size_px", "x_level0", "y_level0", "url")
 
 
@@ -89,9 +91,8 @@ def _csv_line(row: Sequence[object]) -> str:
 
 
 def preview_run(res: resource.Resource, step: int, out: pathlib.Path) -> list[pathlib.Path]:
-    """Write the contact sheet of a step to `out`, and thumbnails of the first slides with their tissue beside it; returns the paths.
-
-    Builds the index where there is none.
+    """Write the contact sheet of a step to `out`, and beside it some of its slides with their tissue and the patches of the steps that
+    follow, and how much of their tissue is seen in time; returns the paths. Builds the index where there is none.
     """
     spec = pretrain_spec(res)
     bucket = storage.Bucket(spec.slides.storage)
@@ -101,7 +102,7 @@ def preview_run(res: resource.Resource, step: int, out: pathlib.Path) -> list[pa
     lines = preview.rows(found, batch, _crops(spec, batch), SHOWN_PATCHES)
     subtitle = f"{_slides(found)}, {spec.patches.size_px} px patches; two global and {SHOWN_LOCALS} local crops of each"
     out.write_bytes(preview.contact_sheet(lines, f"{res.name}, step {step}", subtitle))
-    return [out, *_thumbnails(found, bucket, out)]
+    return [out, *_positions(found, spec, bucket, step, out)]
 
 
 def bench(res: resource.Resource, steps: int) -> list[str]:
@@ -139,10 +140,33 @@ def _picture(crop_CHW: torch.Tensor, normalization: common.Normalization) -> npt
     return levels.round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def _thumbnails(found: catalog.Catalog, bucket: storage.Bucket, out: pathlib.Path) -> list[pathlib.Path]:
-    paths = []
-    for i, each in enumerate(found.slides[:SHOWN_SLIDES]):
-        path = out.with_name(f"{out.stem}-slide-{i}.png")
-        path.write_bytes(preview.thumbnail(slide.open(each.url, bucket=bucket, mpp=each.mpp), found.record(i).mask))
-        paths.append(path)
-    return paths
+def _positions(
+    found: catalog.Catalog, spec: pretrain.PretrainSpec, bucket: storage.Bucket, step: int, out: pathlib.Path
+) -> list[pathlib.Path]:
+    """Thumbnails of the first slides of a step with the patches that follow, and the chart of what is seen of them."""
+    last = max(step + 1, min(spec.training.steps, step + max(spec.patches.window_steps, SHOWN_POSITIONS // spec.training.batch_size)))
+    steps = [sampler.requests(found, spec, spec.training.seed, each) for each in range(step, last)]
+    shown = list(dict.fromkeys(request.slide for request in steps[0]))[:SHOWN_SLIDES]
+    masks = {i: found.record(i).mask for i in shown}
+    wanted = [m.mpp for m in spec.patches.magnifications]
+    legend = [chart.Entry(f"{mpp:.2f} um/px", colour) for mpp, colour in zip(wanted, chart.COLOURS, strict=False)]
+    colours = {mpp: entry.colour for mpp, entry in zip(wanted, legend, strict=True)}
+    paths = [out.with_name(f"{out.stem}-slide-{n}.png") for n in range(len(shown))]
+    for path, i in zip(paths, shown, strict=True):
+        boxes = [_box(found, r, colours[coverage.wanted_mpp(r, wanted)]) for requests in steps for r in requests if r.slide == i]
+        opened = slide.Opened(found.slides[i], found.record(i), bucket, copies.Copies(bucket))
+        path.write_bytes(preview.thumbnail(opened, masks[i], boxes[:SHOWN_BOXES], legend))
+    shares = coverage.over_steps(found, steps, masks, wanted)
+    named = {f"{mpp:.2f} um/px": values for mpp, values in shares.items()}
+    seen = len({request.slide for requests in steps for request in requests})
+    subtitle = (
+        f"steps {step} to {last - 1}, {seen:,} of {_slides(found)} seen: of the tissue of the {len(shown)} shown that have a magnification"
+    )
+    charted = out.with_name(f"{out.stem}-coverage.png")
+    charted.write_bytes(chart.lines("Tissue seen at least once", subtitle, "step", list(range(step, last)), named))
+    return [*paths, charted]
+
+
+def _box(found: catalog.Catalog, request: sampler.Request, colour: chart.Colour) -> preview.Box:
+    downsample = found.slides[request.slide].levels[request.level].downsample
+    return preview.Box(request.xy_level0, round(request.source_px * downsample), colour)

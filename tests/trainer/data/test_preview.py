@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from patho_trainer.data import preview, sampler, slide, stream, tissue
+from patho_trainer.data import chart, preview, sampler, slide, stream, tissue
 from tests.trainer import slides
 from tests.trainer.data.values import make_catalog, make_spec
 
@@ -43,6 +43,12 @@ def test_without_crops_a_line_is_a_magnification(catalog, batch):
     assert lines[0].captions[0].endswith(".tif")
 
 
+def test_under_each_patch_stand_its_resolution_and_its_slide(catalog, batch):
+    crops = [[np.zeros((96, 96, 3), np.uint8)]] * 12
+    for line in preview.rows(catalog, batch, crops, count=6):
+        assert line.captions[0].startswith(f"{line.label}  slide-")
+
+
 def test_a_contact_sheet_holds_the_pictures(catalog, batch):
     red = np.full((256, 256, 3), (255, 0, 0), np.uint8)
     blue = np.full((96, 96, 3), (0, 0, 255), np.uint8)
@@ -58,3 +64,14 @@ def test_a_thumbnail_veils_the_glass_and_outlines_the_tissue(tmp_path):
     picture = opened(preview.thumbnail(whole, mask, width_px=320))
     assert picture.shape == (240 + 10 + 48, 340, 3)
     assert (picture == preview.OUTLINE).all(-1).sum() > 100
+
+
+def test_a_thumbnail_shows_where_patches_were_taken_and_in_which_magnification(tmp_path):
+    whole = slide.open(str(slides.write(tmp_path / "a.tif", slides.Recipe(((1024, 768), (512, 384))))))
+    mask = np.ones(tissue.mask_shape(*whole.dimensions, whole.mpp), dtype=bool)
+    blue, red = (0, 0, 255), (255, 0, 0)
+    boxes = [preview.Box((100, 100), 256, blue), preview.Box((500, 300), 64, red)]
+    picture = opened(preview.thumbnail(whole, mask, boxes, [chart.Entry("0.25 um/px", blue)], width_px=512))
+    assert tuple(picture[10 + 50, 10 + 100]) == blue  # the upper edge of a box at half the scale
+    assert tuple(picture[10 + 150, 10 + 260]) == red
+    assert (picture[384 + 10 :] == blue).all(-1).sum() == 144  # the legend

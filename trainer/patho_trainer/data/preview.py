@@ -1,23 +1,22 @@
 """Pictures for people: a contact sheet of what a model sees, and thumbnails that show where patches may lie."""
 
 import dataclasses
-import io
 import posixpath
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import slide, stream
+from patho_trainer.data import chart, slide, stream
+from patho_trainer.data.chart import FAINT, INK, PAPER, fit, font, png
 
 Pixels = NDArray[np.uint8]
 
 PATCH_PX = 168  # edge at which a patch is shown; crops are shown to the same scale
 GAP_PX, MARGIN_PX, LABEL_PX = 10, 28, 190
-PAPER, INK, FAINT = "white", (28, 32, 40), (112, 118, 130)
 OUTLINE = np.array([0, 110, 80], dtype=np.uint8)
 VEIL = 0.55  # how far glass fades out of a thumbnail
 
@@ -32,6 +31,20 @@ class Row:
     captions: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A patch on its slide: corner and edge in level-0 pixels, and the colour it is drawn in."""
+
+    xy: tuple[int, int]
+    edge: int
+    colour: tuple[int, int, int]
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Upper left and lower right."""
+        return self.xy, (self.xy[0] + self.edge, self.xy[1] + self.edge)
+
+
 def rows(catalog: catalogs.Catalog, batch: stream.Batch, crops: Sequence[Sequence[Pixels]] = (), count: int = 8) -> list[Row]:
     """The lines for at most `count` patches of a batch, fine to coarse, all magnifications among them.
 
@@ -41,13 +54,12 @@ def rows(catalog: catalogs.Catalog, batch: stream.Batch, crops: Sequence[Sequenc
     names = [posixpath.basename(catalog.slides[request.slide].url) for request in batch.requests]
     patches = batch.images.numpy()
     if crops:
-        captions = ("patch", *(f"crop {n + 1}" for n in range(len(crops[0]))))
-        return [Row(_label(batch, i), names[i], (patches[i], *crops[i]), captions if i == order[0] else ()) for i in order]
+        return [Row(_label(batch, i), _corner(batch, i), (patches[i], *crops[i]), _captions(batch, i, names[i], crops[i])) for i in order]
     lines = []
     for label in dict.fromkeys(_label(batch, i) for i in order):
         members = [i for i in order if _label(batch, i) == label][:count]
         several = f"{len(members)} of step {batch.step}"
-        lines.append(Row(label, several, tuple(patches[i] for i in members), tuple(names[i] for i in members)))
+        lines.append(Row(label, several, tuple(patches[i] for i in members), tuple(f"{_label(batch, i)}  {names[i]}" for i in members)))
     return lines
 
 
@@ -59,17 +71,19 @@ def contact_sheet(lines: Sequence[Row], title: str, subtitle: str = "") -> bytes
     height = sum(_height(line) for line in lines) + 2 * MARGIN_PX + 56
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN_PX, MARGIN_PX - 6), title, INK, _font(24))
-    pen.text((MARGIN_PX, MARGIN_PX + 24), subtitle, FAINT, _font(14))
+    pen.text((MARGIN_PX, MARGIN_PX - 6), title, INK, font(24))
+    pen.text((MARGIN_PX, MARGIN_PX + 24), subtitle, FAINT, font(14))
     top = MARGIN_PX + 56
     for line, boxes in zip(lines, placed, strict=True):
         _draw(sheet, pen, line, boxes, top)
         top += _height(line)
-    return _png(sheet)
+    return png(sheet)
 
 
-def thumbnail(opened: slide.Opened, mask: NDArray[np.bool_], caption: str = "", width_px: int = 640) -> bytes:
-    """A PNG of a whole slide: glass veiled, tissue outlined, the share of tissue written below. `mask` is the index's."""
+def thumbnail(
+    opened: slide.Opened, mask: NDArray[np.bool_], boxes: Sequence[Box] = (), legend: Sequence[chart.Entry] = (), width_px: int = 640
+) -> bytes:
+    """A PNG of a whole slide: glass veiled, tissue outlined, `boxes` of patches drawn in. `mask` is the index's."""
     width, height = opened.dimensions
     rows_px = max(1, round(width_px * height / width))
     pixels = opened.thumbnail(rows_px, width_px)
@@ -77,11 +91,16 @@ def thumbnail(opened: slide.Opened, mask: NDArray[np.bool_], caption: str = "", 
     veiled = np.where(tissue[..., None] > 0, pixels, pixels * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
     edge = cv2.morphologyEx(tissue, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     veiled[edge] = OUTLINE
-    sheet = Image.new("RGB", (width_px + 2 * GAP_PX, rows_px + GAP_PX + 48), PAPER)
+    for box in sorted(boxes, key=lambda b: -b.edge):
+        (left, top), (right, bottom) = ((round(x * width_px / width), round(y * width_px / width)) for x, y in box.corners)
+        cv2.rectangle(veiled, (left, top), (right, bottom), box.colour, 2)
+    sheet = Image.new("RGB", (width_px + 2 * GAP_PX, rows_px + GAP_PX + 48 + (24 if legend else 0)), PAPER)
     sheet.paste(Image.fromarray(veiled), (GAP_PX, GAP_PX))
-    text = f"{caption or posixpath.basename(opened.facts.url)}   {width} x {height} px, {opened.mpp:.3g} um/px, {mask.mean():.0%} tissue"
-    ImageDraw.Draw(sheet).text((GAP_PX, rows_px + GAP_PX + 12), text, INK, _font(14))
-    return _png(sheet)
+    pen = ImageDraw.Draw(sheet)
+    text = f"{width:,} x {height:,} px, {opened.mpp:.3g} um/px, {mask.mean():.0%} tissue"
+    pen.text((GAP_PX, rows_px + GAP_PX + 12), fit(pen, f"{text}  {posixpath.basename(opened.facts.url)}", width_px, 14), INK, font(14))
+    chart.draw_legend(pen, (GAP_PX, rows_px + GAP_PX + 38), legend)
+    return png(sheet)
 
 
 def _spread(kinds: Sequence[float], count: int) -> list[int]:
@@ -93,6 +112,16 @@ def _spread(kinds: Sequence[float], count: int) -> list[int]:
 
 def _label(batch: stream.Batch, i: int) -> str:
     return f"{batch.requests[i].mpp:.2f} um/px"
+
+
+def _corner(batch: stream.Batch, i: int) -> str:
+    request = batch.requests[i]
+    return f"level {request.level} at {request.x:,}, {request.y:,}"
+
+
+def _captions(batch: stream.Batch, i: int, name: str, crops: Sequence[Pixels]) -> tuple[str, ...]:
+    """What stands below a patch and its crops; the small ones have no room."""
+    return f"{_label(batch, i)}  {name}", *(f"crop {n + 1}" for n in range(len(crops)))
 
 
 def _place(line: Row, scale: float) -> list[tuple[int, int, int]]:
@@ -111,30 +140,11 @@ def _height(line: Row) -> int:
 
 
 def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, line: Row, boxes: Sequence[tuple[int, int, int]], top: int) -> None:
-    pen.text((MARGIN_PX, top + 2), line.label, INK, _font(18))
-    pen.text((MARGIN_PX, top + 28), _fit(pen, line.detail, LABEL_PX - GAP_PX, 12), FAINT, _font(12))
+    pen.text((MARGIN_PX, top + 2), line.label, INK, font(18))
+    pen.text((MARGIN_PX, top + 28), fit(pen, line.detail, LABEL_PX - GAP_PX, 12), FAINT, font(12))
     captions = line.captions or ("",) * len(boxes)
     for pixels, caption, (x, y, edge) in zip(line.pictures, captions, boxes, strict=True):
         left = MARGIN_PX + LABEL_PX + x
         sheet.paste(Image.fromarray(pixels).resize((edge, edge), Image.Resampling.LANCZOS), (left, top + y))
         if edge > PATCH_PX // 2:
-            pen.text((left, top + PATCH_PX + 4), _fit(pen, caption, edge, 11), FAINT, _font(11))
-
-
-def _fit(pen: ImageDraw.ImageDraw, text: str, width_px: int, size: int) -> str:
-    """The text, or as much of its end as there is room for: names of slides differ at the end."""
-    if pen.textlength(text, _font(size)) <= width_px:
-        return text
-    while text and pen.textlength("…" + text, _font(size)) > width_px:
-        text = text[1:]
-    return "…" + text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _png(sheet: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+            pen.text((left, top + PATCH_PX + 4), fit(pen, caption, edge, 11), FAINT, font(11))
