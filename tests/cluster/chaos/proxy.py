@@ -42,14 +42,13 @@ class Target:
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to call `at` (from 1) of a namespace, of those that are `only` about something such as `create jobs`."""
+    """What happens to call `at` (from 1) of a namespace, and to each `every`-th after it."""
 
     kind: str  # one of FAULTS
     at: int
+    every: int
     kill: Callable[[], None] = lambda: None  # the operator, for faults that do
-    only: str = ""
-    seen: int = 0  # such calls so far
-    hit: str = ""  # the call that it befell; empty: none yet
+    hits: list[str] = dataclasses.field(default_factory=list)  # the calls that it befell
 
 
 class Proxy:
@@ -98,17 +97,14 @@ class Proxy:
         return await FAULTS[fault.kind](self, request, body, fault) if fault else await self._answer(request, body, target)
 
     def _due(self, request: web.Request, target: Target | None) -> Fault | None:
-        """The fault of this very call; it befalls one call only."""
+        """The fault of this very call."""
         if not target or not target.namespace or target.resource == "leases" or request.headers.get("User-Agent") != AGENT:
             return None
         self.calls[target.namespace] += 1
-        fault = self.faults.get(target.namespace)
-        if fault is None or fault.hit or not f"{target.verb} {target.resource}".startswith(fault.only):
+        number, fault = self.calls[target.namespace], self.faults.get(target.namespace)
+        if fault is None or number < fault.at or (number - fault.at) % fault.every:
             return None
-        fault.seen += 1
-        if fault.seen != fault.at:
-            return None
-        fault.hit = f"{target.verb} {target.resource} {target.name}".strip()
+        fault.hits.append(f"{number} {target.verb} {target.resource} {target.name}".strip())
         return fault
 
     async def forward(self, request: web.Request, body: bytes) -> web.Response:

@@ -18,14 +18,15 @@ EXPIRED = {
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to event `at` (from 1) of a resource in a namespace."""
+    """What happens to event `at` (from 1) of a resource in a namespace, and to each `every`-th after it."""
 
     kind: Kind
     resource: str  # plural
     at: int
-    number: int = 1  # events that are lost; 1 otherwise
-    late_seconds: float = 2.0  # for all events from `at` on
+    every: int
+    late_seconds: float = 2.0
     relist: asyncio.Event | None = None  # "expired": the next list waits for it, so that things can happen in the gap
+    held: bool = False
     seen: int = 0  # events of its namespace so far
     hits: int = 0
 
@@ -69,8 +70,9 @@ class Watches:
         if fault is None or fault.resource != resource or event["type"] == "BOOKMARK":
             return None
         fault.seen += 1
-        last = fault.at + (10**6 if fault.kind == "late" else fault.number - 1)
-        return fault if fault.at <= fault.seen <= last else None
+        due = fault.seen >= fault.at and (fault.seen - fault.at) % fault.every == 0
+        fault.held = fault.kind == "late" and (fault.held or due)  # none may overtake it
+        return fault if due or fault.held else None
 
     async def _befall(self, fault: Fault, line: bytes, response: web.StreamResponse) -> Literal["", "Cut"]:
         match fault.kind:
