@@ -11,6 +11,7 @@ import pytest
 from patho_trainer.data import storage
 from patho_trainer.evaluation import encoder, features, images, sources
 from patho_trainer.evaluation.datasets import bach, consep, crc, mhist, pcam
+from tests.trainer import servers
 from tests.trainer.evaluation import miniatures, official
 from tests.trainer.evaluation.eva import place
 
@@ -88,6 +89,19 @@ def test_patches_and_merged_classes_of_consep_are_evas(folder: pathlib.Path, by_
 
 def tiny(bucket: storage.Bucket, root: str) -> encoder.Encoder:
     return encoder.load(miniatures.spec(root, [miniatures.task(root)]).model, bucket, miniatures.CPU)
+
+
+@pytest.mark.slow
+def test_rows_of_pcam_are_read_out_of_a_bucket(s3: servers.Store, folder: pathlib.Path, root: str):
+    for path in sorted((folder / "PCam").iterdir()):
+        s3.put(path, f"PCam/{path.name}")
+    bucket, local = s3.bucket(), storage.Bucket()
+    model = tiny(local, root)
+    found = [
+        sources.Images(pcam.read(miniatures.task(url, "PCam"), place), 32, 5, place).embed(0, 24, model, miniatures.CPU)[features.FEATURES]
+        for url, place in ((f"{s3.url}PCam", bucket), (f"{folder}/PCam", local))
+    ]
+    assert np.array_equal(*found)
 
 
 def test_features_of_rows_of_an_hdf5_file_are_those_of_their_images(folder: pathlib.Path, root: str):

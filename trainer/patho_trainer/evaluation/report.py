@@ -28,11 +28,11 @@ def html(made: Results, shown: Sequence[Exhibit], checkpoints: Sequence[Results]
     source = escape(made.model.source)
     parts = [
         f"<h1>{source}</h1>",
-        f"<p>Probes on frozen features, protocol {escape(made.protocol)}. Scores are mean ± standard deviation over runs.</p>",
+        f"<p>Probes on frozen features; protocol: {escape(made.protocol)}. Scores are mean ± standard deviation over runs.</p>",
         _scores(made.tasks),
         plots.scores(made.tasks),
         _curves(made, checkpoints),
-        *(_task(task, exhibit, made.protocol) for task, exhibit in zip(made.tasks, shown, strict=True)),
+        *(_task(task, exhibit) for task, exhibit in zip(made.tasks, shown, strict=True)),
         _facts(made),
     ]
     head = f'<meta charset="utf-8"><title>PathoEval of {source}</title><style>{STYLE}</style>'
@@ -69,7 +69,7 @@ def _curves(made: Results, checkpoints: Sequence[Results]) -> str:
     return f"<h2>Over the checkpoints of the run</h2>{''.join(drawn)}"
 
 
-def _task(task: TaskOutcome, exhibit: Exhibit, protocol: str) -> str:
+def _task(task: TaskOutcome, exhibit: Exhibit) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in task.samples.items())
     shared = " Early stopping and score share this split: the score is a little optimistic." if task.chosen_on == task.scored_on else ""
     of = "pixels of the true class" if task.metric == results.DICE else "the true class"
@@ -77,7 +77,7 @@ def _task(task: TaskOutcome, exhibit: Exhibit, protocol: str) -> str:
     return "".join(
         [
             f"<h2>{escape(task.task)}</h2><p>{counts} samples; scored on {task.scored_on}.{shared}</p>",
-            _published(task, protocol),
+            _published(task),
             f"<h3>Confusion</h3><p>{reading}</p>{plots.confusion(task)}",
             _scatter(task, exhibit),
             _pictures(task, exhibit),
@@ -85,10 +85,12 @@ def _task(task: TaskOutcome, exhibit: Exhibit, protocol: str) -> str:
     )
 
 
-def _published(task: TaskOutcome, protocol: str) -> str:
+def _published(task: TaskOutcome) -> str:
     """The scores of the paper or of eva's leaderboard, whichever has this task by this protocol."""
     table, source = (
-        (published.TABLE_I, published.PAPER) if protocol.startswith("Paper") else (published.EVA_LEADERBOARD, published.LEADERBOARD)
+        (published.TABLE_I, published.PAPER)
+        if task.recipe["protocol"].startswith("Paper")
+        else (published.EVA_LEADERBOARD, published.LEADERBOARD)
     )
     known = {model: scores[task.kind] for model, scores in table.items() if task.kind in scores}
     if not known:

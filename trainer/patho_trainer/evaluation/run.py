@@ -110,7 +110,7 @@ def _report(
 
 def _results(spec: contract.EvalSpec, encoder: encoders.Encoder, outcomes: list[results.TaskOutcome]) -> results.Results:
     return results.Results(
-        protocol=f"{spec.protocol}: {', '.join(dict.fromkeys(o.recipe['protocol'] for o in outcomes))}",
+        protocol="; ".join(dict.fromkeys(o.recipe["protocol"] for o in outcomes)),
         model=results.ModelFacts(
             source=encoder.source,
             architecture=encoder.architecture,
