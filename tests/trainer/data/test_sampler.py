@@ -79,6 +79,26 @@ def test_free_corners_are_spread_evenly_over_the_slide():
     assert scipy.stats.kstest(xs, "uniform", args=(0, 8192 - 256 + 1)).pvalue > 0.01
 
 
+def test_free_positions_are_uniform_over_the_area_that_tissue_allows():
+    catalog = make_catalog(4)  # tissue in the middle half, each way: 4096 x 3072 px of level 0
+    spec = make_spec(batch_size=64, patches={"magnifications": [{"mpp": 0.25}]}, slides={"foreground": {"minCoverage": 1.0}})
+    requests = [r for step in range(60) for r in sampler.requests(catalog, spec, 3, step)]
+    xs, ys = ([getattr(r, axis) for r in requests] for axis in "xy")
+    box = [[2048 + 64, 6144 - 256 - 64], [1536 + 64, 4608 - 256 - 64]]  # well inside, where no cell is cut
+    counts, *_ = np.histogram2d(xs, ys, bins=(8, 6), range=box)
+    assert scipy.stats.chisquare(counts.ravel()).pvalue > 0.01
+    assert min(xs) >= 2048
+    assert max(xs) <= 6144 - 256
+
+
+def test_grid_positions_are_the_accepted_tiles_equally_often():
+    catalog = make_catalog(4)
+    spec = make_spec(batch_size=64, patches={"coordinates": "Grid", "magnifications": [{"mpp": 0.25}]})
+    counts = collections.Counter((r.x, r.y) for step in range(100) for r in sampler.requests(catalog, spec, 3, step))
+    assert len(counts) == 16 * 12  # the tiles of the tissue
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
 def test_grid_takes_whole_stored_tiles_of_native_levels():
     catalog, spec = make_catalog(6), make_spec(patches={"coordinates": "Grid"})
     requests = [r for step in range(40) for r in sampler.requests(catalog, spec, 0, step)]

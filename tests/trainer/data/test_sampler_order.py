@@ -19,8 +19,8 @@ def slides_of(sequence, batch_size, window_steps, step):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    count=st.integers(3, 3000),
-    batch_size=st.integers(2, 256),
+    count=st.one_of(st.integers(3, 3000), st.integers(3000, 30_000)),
+    batch_size=st.one_of(st.integers(2, 256), st.integers(256, 2048)),
     window=st.integers(1, 20),
     step=st.integers(0, 10**6),
     seed=st.integers(0, 2**53),
@@ -33,7 +33,48 @@ def test_every_batch_has_as_many_distinct_slides_as_there_can_be(count, batch_si
         assert len(set(slides_of(sequence, batch_size, window, s).tolist())) == min(batch_size, count)
 
 
-@given(batch_size=st.integers(1, 256), window=st.integers(1, 40), step=st.integers(0, 10**8))
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.one_of(st.integers(3, 3000), st.integers(3000, 30_000)),
+    batch_size=st.integers(2, 2048),
+    epoch=st.integers(1, 10**5),
+    before=st.floats(0, 1),
+    seed=st.integers(0, 2**53),
+)
+@example(count=4096, batch_size=2048, epoch=1, before=0.5, seed=0)
+@example(count=30_000, batch_size=2048, epoch=3, before=0.999, seed=1)
+def test_slides_are_distinct_across_the_edges_of_epochs_and_halves(count, batch_size, epoch, before, seed):
+    sequence = order.order([1.0] * count, batch_size, seed)
+    for edge in (epoch * count, epoch * count + count // 2):
+        visits = edge - int(before * batch_size) + np.arange(batch_size)
+        assert len(np.unique(sequence.at(visits, np.zeros_like(visits))[0])) == min(batch_size, count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch_size=st.integers(2, 300),
+    times=st.integers(4, 12),
+    heaviest=st.floats(1.0, 2.0),
+    start=st.integers(0, 10**7),
+    seed=st.integers(0, 2**53),
+)
+def test_moderate_weights_keep_slides_distinct(batch_size, times, heaviest, start, seed):
+    weights = np.random.default_rng(seed % 2**32).uniform(1.0, heaviest, times * batch_size)
+    visits = start + np.arange(batch_size)
+    found = order.order(weights.tolist(), batch_size, seed).at(visits, np.zeros_like(visits))[0]
+    assert len(np.unique(found)) == batch_size
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 2), (7, 5), (600, 256), (1000, 256), (30_000, 2048)])
+def test_slides_come_equally_often(count, batch_size):
+    visits = np.arange(7 * count) + 11  # whole epochs, from the middle of one on
+    found = order.order([1.0] * count, batch_size, 5).at(visits, np.zeros_like(visits))[0]
+    counts = np.bincount(found, minlength=count)
+    assert (counts.min(), counts.max()) in [(7, 7), (6, 8), (6, 7), (7, 8)]
+    assert counts.sum() == 7 * count
+
+
+@given(batch_size=st.integers(1, 2048), window=st.integers(1, 40), step=st.integers(0, 10**8))
 def test_a_batch_is_always_consecutive_visits(batch_size, window, step):
     visits = order.visits(np.full(batch_size, step), np.arange(batch_size), batch_size, window)
     assert sorted(visits) == list(range(visits.min(), visits.min() + batch_size))
