@@ -6,8 +6,9 @@ import numpy as np
 import openslide
 import pytest
 
-from patho_trainer.data import copies, slide
-from tests.trainer import formats, slides
+from patho_api import pretrain
+from patho_trainer.data import columns, copies, index, painting, sampler, slide, stats, storage
+from tests.trainer import dicom, formats, slides
 from tests.trainer.slides import Recipe, scanned
 
 READS = 1000
@@ -120,6 +121,29 @@ def test_a_thousand_random_reads_of_a_tiled_format_are_right_to_the_byte(name, t
             np.testing.assert_array_equal(found, formats.formats.cut(levels[number], x, y, width, height), str((number, x, y)))
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_the_engine_paints_is_what_a_read_gives(name, tmp_path):
+    suffix, write = WRITERS[name]
+    opened, random = slide.open(str(write(tmp_path / f"slide.{suffix}"))), np.random.default_rng(1)
+    for level, shape in enumerate(opened.facts.levels):
+        for edge in (64, 100):  # 1:1, and averaged down to 64
+            x, y = (int(random.integers(0, length - edge + 1)) for length in (shape.width, shape.height))
+            request = sampler.Request(0, 0, 0, shape.mpp, level, x, y, edge, 64, (0, 0))
+            found = paint(opened, request)
+            np.testing.assert_array_equal(found, slide.resample(opened.read_level(level, x, y, edge, edge), 64))
+
+
+def paint(opened, request):
+    """A patch as the stream makes it."""
+    tiles = tuple(slide.plan(opened.facts, opened.record, request.level, request.x, request.y, request.source_px, request.source_px))
+    starts, sizes = columns.ranges([columns.Patch(request, tiles)])
+    data = dict(zip(starts, storage.Bucket().read_ranges(opened.facts.url, starts, sizes), strict=True))
+    out = np.zeros((request.size_px, request.size_px, 3), np.uint8)
+    job = painting.Job(opened.facts, columns.Patch(request, tiles), data, out)
+    assert painting.paint([job], copies.Copies(storage.Bucket()), stats.Stats()) == [True]
+    return out
+
+
 @pytest.mark.parametrize("name", ["svs-jpeg-tables-240", "svs-jpeg-rgb-tables", "svs-jpeg2000-33003", "ome-jpeg", "philips-sparse"])
 def test_every_level_has_openslides_or_the_ome_series_size(name, tmp_path):
     suffix, write = WRITERS[name]
@@ -157,3 +181,30 @@ def test_overlapping_tiles_go_through_openslide_whoever_wrote_the_file(software,
 def test_trestles_overlapping_tiles_are_left_to_openslide(tmp_path):
     path = slides.write(tmp_path / "a.tif", Recipe(sizes=((512, 512),), software="MedScan 1.0"))
     assert slide.open(str(path), mpp=0.25).facts.reader == "openslide"
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_dicom_slide_of_several_files_is_read_from_copies_of_all_of_them(kind, request, tmp_path):
+    path = dicom.write(tmp_path / "case", Recipe(tile=128, sizes=EVEN))
+    url, bucket = str(path), storage.Bucket()
+    if kind == "s3":
+        store = request.getfixturevalue("s3")
+        urls = [store.put(each, f"case/{each.name}") for each in sorted(path.parent.iterdir())]
+        url, bucket = urls[0], store.bucket()
+    opened = slide.open(url, bucket=bucket)
+    assert (opened.facts.reader, opened.mpp, len(opened.levels)) == ("openslide", pytest.approx(0.25), 2)
+    with openslide.OpenSlide(path) as oracle:
+        for x, y, width, height in regions(np.random.default_rng(0), opened.dimensions, 128, 200):
+            np.testing.assert_array_equal(
+                opened.read_level(0, x, y, width, height), copies.region(oracle, (x, y), 0, (width, height)), str((x, y))
+            )
+        np.testing.assert_array_equal(opened.read_level(1, 32, 16, 100, 100), copies.region(oracle, (64, 32), 1, (100, 100)))
+
+
+def test_a_folder_of_dicom_files_is_one_slide_of_the_index(tmp_path):
+    dicom.write(tmp_path / "s" / "case-1", Recipe(tile=128, mpp=0.5, sizes=EVEN))
+    dicom.write(tmp_path / "s" / "case-2", Recipe(tile=128, mpp=0.5, sizes=EVEN, seed=1))
+    patches = pretrain.Patches(size_px=64, magnifications=[pretrain.Magnification(mpp=0.5)])
+    built = index.build([f"{tmp_path}/s/"], f"{tmp_path}/i", patches=patches)
+    assert sorted(each.url.split("/")[-2] for each in built.slides) == ["case-1", "case-2"]
+    assert {each.reader for each in built.slides} == {"openslide"}
