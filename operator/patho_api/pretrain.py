@@ -148,9 +148,13 @@ class Augmentation(Spec):
     """Extras beyond the reference's flips, colour jitter, greyscale, blur and solarisation: off by default."""
 
     hed: bool = False
-    """Perturb the stain in haematoxylin-eosin-DAB space (Midnight)."""
+    """Shift the amounts of haematoxylin, eosin and DAB in half of the crops, each by up to 0.05 of skimage's units, as OpenMidnight does
+    (Midnight publishes no strength)."""
     rotate90: bool = False
-    """Rotate by multiples of 90 degrees (Midnight)."""
+    """Rotate each crop by 0, 90, 180 or 270 degrees, equally often (Midnight)."""
+    blur_probabilities: Annotated[list[UnitInterval], Field(min_length=3, max_length=3)] = [1.0, 0.1, 0.5]
+    """Share of first global, second global and local crops that are blurred. Default: [1, 0.1, 0.5], as in the papers of DINO and DINOv2
+    and DINO's code; DINOv2's code inverts them by mistake and really blurs [0, 0.9, 0.5]."""
     hsv_filter: bool = False
     """Draw again where fewer than 60 % of the pixels have stained colour (Virchow, Midnight)."""
 

@@ -46,8 +46,6 @@ def _pretrain_notes(spec: PretrainSpec) -> list[str]:
 def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
     extras = spec.training.augmentation
     candidates = [
-        (extras.hed, "spec.training.augmentation.hed is not implemented yet: leave it false"),
-        (extras.rotate90, "spec.training.augmentation.rotate90 is not implemented yet: leave it false"),
         (extras.hsv_filter, "spec.training.augmentation.hsvFilter is not implemented yet: leave it false"),
     ]
     return [sentence for applies, sentence in candidates if applies]

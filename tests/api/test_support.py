@@ -27,7 +27,7 @@ def test_a_plain_specification_is_supported_whole(spec):
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        (make_pretrain(training={"augmentation": {"hed": True}}), "augmentation.hed"),
+        (make_pretrain(training={"augmentation": {"hsvFilter": True}}), "augmentation.hsvFilter"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_field(spec, field):

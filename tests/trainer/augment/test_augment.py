@@ -1,5 +1,7 @@
 """Multi-crop as a whole: shapes, the reference pipeline by hand, and the same crops in any batch, bit for bit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,15 +9,15 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional
 
 from patho_trainer import config
-from patho_trainer.data import augment, augment_draw
+from patho_trainer.data import augment, augment_draw, augment_ops
 from tests.trainer.methods import specs
 
 SMALL = {"globalSizePx": 64, "localSizePx": 32, "localCount": 3}
 ODD = {"globalSizePx": 70, "localSizePx": 28, "localCount": 3}
 
 
-def make_training(crops=SMALL):
-    return config.resolved(specs.make(crops=crops))
+def make_training(crops=SMALL, **augmentation):
+    return config.resolved(specs.make(crops=crops, augmentation=augmentation))
 
 
 def make_patches(count=6, size_px=128):
@@ -50,9 +52,10 @@ def threads(request):
 def test_a_slot_gets_bitwise_the_same_crops_whichever_slots_are_beside_it(crops, monkeypatch):
     monkeypatch.setattr(augment, "CPU_CHUNK_PX", 5 * 64**2)
     patches, slots = make_patches(6), [3, 4, 5, 11, 12, 40]
-    whole = augment.multi_crop(patches, make_training(crops), 7, 9, slots)
+    training = make_training(crops, hed=True, rotate90=True)
+    whole = augment.multi_crop(patches, training, 7, 9, slots)
     for rows in ([5], [4, 2], [1, 2, 3, 5]):
-        part = augment.multi_crop(patches[rows], make_training(crops), 7, 9, [slots[row] for row in rows])
+        part = augment.multi_crop(patches[rows], training, 7, 9, [slots[row] for row in rows])
         assert all(torch.equal(mine, all_[rows]) for mine, all_ in zip(part, whole, strict=True))
 
 
@@ -85,7 +88,7 @@ def by_hand(patch, draws, row, size_px):
 def test_a_crop_is_what_the_references_operations_make_of_the_same_decisions(view):
     training, patches, size_px = make_training(), make_patches(), (64, 64, 32)[view]
     crops = augment.multi_crop(patches, training, 5, 6, range(6))[view]
-    draws = augment_draw.draw(training.crops, 128, 5, 6, range(6), view)
+    draws = augment_draw.draw(training, 128, 5, 6, range(6), view)
     for row, patch in enumerate(patches):
         difference = (crops[row] - by_hand(patch, draws, row, size_px)).abs()
         # the integer kernel may be one level off before jitter, which can push a pixel over solarisation's threshold
@@ -94,7 +97,7 @@ def test_a_crop_is_what_the_references_operations_make_of_the_same_decisions(vie
 
 
 def test_cutting_equals_pil_within_two_levels():
-    patches, draws = make_patches(), augment_draw.draw(make_training().crops, 128, 5, 6, range(6), 0)
+    patches, draws = make_patches(), augment_draw.draw(make_training(), 128, 5, 6, range(6), 0)
     cut = torch.empty(6, 3, 64, 64)
     augment.cut(list(patches), draws, cut)
     for row, (top, left, height, width) in enumerate(draws.box_px.tolist()):
@@ -117,3 +120,31 @@ def test_normalisation_is_that_of_the_specification():
     x = torch.full((1, 3, 2, 2), 0.5)
     augment.normalize_(x, [0.5, 0.25, 0.0], [1.0, 0.5, 0.25])
     assert x[0, :, 0, 0].tolist() == [0.0, 0.5, 2.0]
+
+
+def test_a_crop_is_turned_after_it_is_flipped():
+    patches, training = make_patches(), make_training(rotate90=True)
+    draws = augment_draw.draw(training, 128, 5, 6, range(6), 2)
+    upright, turned = torch.empty(6, 3, 32, 32), torch.empty(6, 3, 32, 32)
+    augment.cut(list(patches), dataclasses.replace(draws, quarter_turns=np.zeros(6, np.int64)), upright)
+    augment.cut(list(patches), draws, turned)
+    assert len(set(draws.quarter_turns.tolist())) > 1
+    for row, turns in enumerate(draws.quarter_turns.tolist()):
+        assert np.array_equal(turned[row].numpy(), np.rot90(upright[row].numpy(), turns, axes=(1, 2)))
+
+
+def test_stains_are_shifted_in_the_chosen_crops_and_before_anything_else_changes_colours():
+    draws = augment_draw.draw(make_training(hed=True), 128, 5, 6, range(40), 0)
+    before = torch.rand(40, 3, 8, 8)
+    after = before.clone()
+    augment.shift_stains_(after, draws)
+    chosen = draws.hed_shift.any(axis=1)
+    assert [not torch.equal(a, b) for a, b in zip(after, before, strict=True)] == chosen.tolist()
+    expected = augment_ops.shift_stains(before, torch.from_numpy(draws.hed_shift).float())
+    assert torch.equal(after[chosen], expected[chosen])
+
+
+def test_extras_that_are_off_change_no_crop():
+    plain, off = make_training(), make_training(hed=False, rotate90=False, blurProbabilities=[1.0, 0.1, 0.5])
+    for mine, theirs in zip(*(augment.multi_crop(make_patches(), t, 0, 0, range(6)) for t in (plain, off)), strict=True):
+        assert torch.equal(mine, theirs)

@@ -14,8 +14,9 @@ from tests.trainer.methods import specs
 COUNT = 4000
 
 
-def draw(view=2, slots=range(COUNT), seed=0, step=0):
-    return augment_draw.draw(config.resolved(specs.make(crops={})).crops, 256, seed, step, slots, view)
+def draw(view=2, slots=range(COUNT), seed=0, step=0, method="DINO", **augmentation):
+    training = config.resolved(specs.make(method=method, crops={}, augmentation=augmentation))
+    return augment_draw.draw(training, 256, seed, step, slots, view)
 
 
 def share(chosen):
@@ -61,14 +62,15 @@ def test_blur_radii_are_uniform_between_a_tenth_and_two_pixels():
     assert np.abs(np.quantile(sigma_px, [0, 0.5, 1]) - [0.1, 1.05, 2.0]).max() < 0.05
 
 
-@pytest.mark.parametrize("view", [0, 5])
-def test_boxes_are_distributed_like_those_of_random_resized_crop(view):
-    scale = (0.4, 1.0) if view < 2 else (0.05, 0.4)
+@pytest.mark.parametrize(
+    ("method", "view", "scale"), [("DINO", 0, (0.4, 1)), ("DINO", 5, (0.05, 0.4)), ("DINOv2", 1, (0.32, 1)), ("DINOv2", 2, (0.05, 0.32))]
+)
+def test_boxes_are_distributed_like_those_of_random_resized_crop(method, view, scale):
     image = torch.empty(3, 256, 256)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = np.array([transforms.RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(COUNT)])
-    ours = draw(view).box_px
+    ours = draw(view, method=method).box_px
     for column in range(4):
         levels = [np.quantile(boxes[:, column], np.linspace(0.05, 0.95, 10)) for boxes in (ours, theirs)]
         assert np.abs(levels[0] - levels[1]).max() < 10
@@ -91,3 +93,26 @@ def test_a_sample_draws_the_same_in_any_batch():
 def test_views_steps_and_seeds_draw_their_own():
     flips = [draw(**key).flip.tolist() for key in ({}, {"view": 3}, {"step": 1}, {"seed": 1})]
     assert len({tuple(flip) for flip in flips}) == 4
+
+
+def test_quarter_turns_are_equally_likely_and_off_by_default():
+    assert not draw().quarter_turns.any()
+    turns, counts = np.unique(draw(rotate90=True).quarter_turns, return_counts=True)
+    assert turns.tolist() == [0, 1, 2, 3]
+    assert np.abs(counts / COUNT - 0.25).max() < 0.025
+
+
+def test_stains_of_half_of_the_crops_are_shifted_uniformly_and_each_on_its_own():
+    assert not draw().hed_shift.any()
+    shift = draw(hed=True).hed_shift
+    chosen = shift[shift.any(axis=1)]
+    assert len(chosen) / COUNT == pytest.approx(0.5, abs=0.025)
+    for stain in chosen.T:
+        assert np.abs(np.quantile(stain, np.linspace(0, 1, 11)) - np.linspace(-0.05, 0.05, 11)).max() < 0.004
+    assert np.abs(np.corrcoef(chosen.T) - np.eye(3)).max() < 0.08
+
+
+@pytest.mark.parametrize(("view", "probability"), [(0, 0.0), (1, 0.9), (4, 0.5)])
+def test_blurring_as_dinov2s_code_really_does_is_a_switch(view, probability):
+    blurred = draw(view, method="DINOv2", blurProbabilities=[0.0, 0.9, 0.5]).blur_sigma_px > 0
+    assert share(blurred) == pytest.approx(probability, abs=0.025 if probability else 0)

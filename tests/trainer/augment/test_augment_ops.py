@@ -7,6 +7,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional
 
 from patho_trainer.data import augment_ops
+from tests.trainer.golden import numbers
 
 SIZE_PX = 48
 
@@ -77,3 +78,11 @@ def test_a_kernel_has_sum_one_and_the_variance_that_was_asked_for():
     half = augment_ops.box_half_kernels(sigmas_px)
     assert half[:, 0] + 2 * half[:, 1:].sum(axis=1) == pytest.approx(np.ones(4))
     assert 2 * (half * np.arange(half.shape[1]) ** 2).sum(axis=1) == pytest.approx(sigmas_px**2)
+
+
+def test_shifted_stains_equal_skimages():
+    pixels = np.random.RandomState(90).randint(0, 256, (2, 3, 6, 6)).astype(np.uint8)
+    pixels[0, :, 0, :3], pixels[0, :, 0, 3:] = 0, 255
+    shift = np.random.RandomState(91).uniform(-0.05, 0.05, (2, 3))
+    shifted = augment_ops.shift_stains(torch.from_numpy(pixels).float() / 255, torch.from_numpy(shift).float())
+    numbers.close(shifted.flatten(), numbers.HED["shifted"], tolerance=1e-5)

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import torch
 
-DINO, DINOV2 = (json.loads((pathlib.Path(__file__).parent / name).read_text()) for name in ("dino.json", "dinov2.json"))
+DINO, DINOV2, HED = (json.loads((pathlib.Path(__file__).parent / f"{name}.json").read_text()) for name in ("dino", "dinov2", "hed"))
 
 
 def normal(seed, *shape):

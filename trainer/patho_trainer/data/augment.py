@@ -1,4 +1,4 @@
-"""Multi-crop on the device where the model is: uint8 patches in, normalised crops out. Source: facebookresearch/dino.
+"""Multi-crop on the device where the model is: uint8 patches in, normalised crops out. Source: facebookresearch/dino and dinov2.
 
 B patches, V views, N = B V crops of one size.
 """
@@ -30,7 +30,7 @@ def multi_crop(
     else is in the batch (on a CPU; on a GPU the mean inside `contrast` may round differently). Views of one size lie in one tensor.
     """
     crops = training.crops
-    draws = [augment_draw.draw(crops, images_BHWC.shape[1], seed, step, slots, view) for view in range(2 + crops.local_count)]
+    draws = [augment_draw.draw(training, images_BHWC.shape[1], seed, step, slots, view) for view in range(2 + crops.local_count)]
     out = list(_crops(images_BHWC, augment_draw.joined(draws[:2]), crops.global_size_px, training))
     if crops.local_count:
         out += _crops(images_BHWC, augment_draw.joined(draws[2:]), crops.local_size_px, training)
@@ -49,6 +49,7 @@ def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, t
         rows, part = order[first : first + chunk], x[first : first + chunk]
         some = augment_draw.taken(draws, rows)
         cut([images_BHWC[row % len(images_BHWC)] for row in rows], some, part)
+        shift_stains_(part, some)
         jitter_(part, some)
         blur_and_solarize_(part, some)
         normalize_(part, training.normalization.mean, training.normalization.std)
@@ -56,11 +57,12 @@ def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, t
 
 
 def cut(patches_HWC: Sequence[torch.Tensor], draws: augment_draw.Draws, out: torch.Tensor) -> None:
-    """Crop, resize and flip into `out` (N, 3, size, size), in [0, 1]."""
+    """Crop, resize, flip and turn into `out` (N, 3, size, size), in [0, 1]."""
     for i, (patch, (top, left, height, width)) in enumerate(zip(patches_HWC, draws.box_px.tolist(), strict=True)):
         source = patch[top : top + height, left : left + width].permute(2, 0, 1)[None]
         crop = resized(source if source.device.type == "cpu" else source.float(), out.shape[-1])[0]
-        out[i].copy_(crop.flip(-1) if draws.flip[i] else crop)
+        crop = crop.flip(-1) if draws.flip[i] else crop
+        out[i].copy_(torch.rot90(crop, int(draws.quarter_turns[i]), (-2, -1)))
     out.div_(255)
 
 
@@ -71,6 +73,15 @@ def resized(images: torch.Tensor, size_px: int) -> torch.Tensor:
     """
     out = functional.interpolate(images, size=(size_px, size_px), mode="bicubic", antialias=True, align_corners=False)
     return out.round_().clamp_(0, 255) if out.is_floating_point() else out
+
+
+def shift_stains_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
+    """Add to the stains of the crops that were drawn for it; in place."""
+    rows = np.flatnonzero(draws.hed_shift.any(axis=1))
+    if len(rows):
+        shifted = augment_ops.shift_stains(x[torch.from_numpy(rows).to(x.device)], _like(x, draws.hed_shift[rows]))
+        for row, crop in zip(rows, shifted, strict=True):
+            x[row] = crop
 
 
 def jitter_(x: torch.Tensor, draws: augment_draw.Draws) -> None:

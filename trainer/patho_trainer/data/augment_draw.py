@@ -1,6 +1,7 @@
-"""The random decisions of DINO's multi-crop: pure, on the CPU, keyed by (seed, step, sample, view).
+"""The random decisions of multi-crop: pure, on the CPU, keyed by (seed, step, sample, view).
 
-N crops. Distributions: facebookresearch/dino `DataAugmentationDINO` and torchvision's RandomResizedCrop and ColorJitter.
+N crops. Distributions: facebookresearch/dino and dinov2 `DataAugmentationDINO`, torchvision's RandomResizedCrop and ColorJitter; for the
+shift of stains MedARC-AI/OpenMidnight.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ ATTEMPTS = 10  # of RandomResizedCrop before it takes the middle
 JITTER_PROBABILITY, JITTER = 0.8, {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
 FLIP_PROBABILITY, GREY_PROBABILITY = 0.5, 0.2
 BLUR_SIGMA_PX = (0.1, 2.0)
-BLUR_PROBABILITY = (1.0, 0.1, 0.5)  # first global, second global, local crops
-SOLARIZE_PROBABILITY = (0.0, 0.2, 0.0)
+SOLARIZE_PROBABILITY = (0.0, 0.2, 0.0)  # first global, second global, local crops
+HED_PROBABILITY, HED_SHIFT = 0.5, 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Draws:
     box_px: Integers
     """(N, 4): top, left, height, width in the patch."""
     flip: Bools
+    quarter_turns: Integers
+    """(N,): 0 to 3, counter-clockwise, after the flip."""
+    hed_shift: Floats
+    """(N, 3): what is added to haematoxylin, eosin and DAB; 0 for crops left alone."""
     jitter_order: Integers
     """(N, 4): which operation comes first, second, ...: 0 brightness, 1 contrast, 2 saturation, 3 hue; -1 for crops left alone."""
     jitter_factor: Floats
@@ -41,20 +46,23 @@ class Draws:
     solarize: Bools
 
 
-def draw(crops: config.Crops, patch_px: int, seed: int, step: int, slots: Sequence[int], view: int) -> Draws:
+def draw(training: config.Hyperparameters, patch_px: int, seed: int, step: int, slots: Sequence[int], view: int) -> Draws:
     """The decisions for one view (0 and 1 are global, the rest local) of the patches in `slots`, sample numbers in the global batch."""
-    u = np.split(keyed.uniform(seed, step, slots, keyed.CROP + view, 36), [10, 20, 22, 26, 30, 31, 32, 33, 34, 35], axis=1)
-    area, ratio, corner, order, factor, flip, jitter, grey, blur, sigma, solarize = u
-    kind = min(view, 2)
+    ends = [10, 20, 22, 26, 30, 31, 32, 33, 34, 35, 36, 37, 38]
+    u = np.split(keyed.uniform(seed, step, slots, keyed.CROP + view, 41), ends, axis=1)
+    area, ratio, corner, order, factor, flip, jitter, grey, blur, sigma, solarize, turn, hed, shift = u
+    crops, extras, kind = training.crops, training.augmentation, min(view, 2)
     ranges = np.array(list(JITTER.values()))
     centres = np.array([1.0, 1.0, 1.0, 0.0])
     return Draws(
         box_px=boxes(patch_px, crops.global_scale if view < 2 else crops.local_scale, area, ratio, corner),
         flip=flip[:, 0] < FLIP_PROBABILITY,
+        quarter_turns=np.floor(4 * extras.rotate90 * turn[:, 0]).astype(np.int64),
+        hed_shift=np.where(hed < HED_PROBABILITY * extras.hed, _between((-HED_SHIFT, HED_SHIFT), shift), 0.0),
         jitter_order=np.where(jitter < JITTER_PROBABILITY, np.argsort(order, axis=1, kind="stable"), -1),
         jitter_factor=centres + ranges * (2 * factor - 1),
         grey=grey[:, 0] < GREY_PROBABILITY,
-        blur_sigma_px=np.where(blur < BLUR_PROBABILITY[kind], _between(BLUR_SIGMA_PX, sigma), 0.0)[:, 0],
+        blur_sigma_px=np.where(blur < extras.blur_probabilities[kind], _between(BLUR_SIGMA_PX, sigma), 0.0)[:, 0],
         solarize=solarize[:, 0] < SOLARIZE_PROBABILITY[kind],
     )
 

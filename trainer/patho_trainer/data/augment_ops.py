@@ -5,6 +5,8 @@ multiply-add, no `where`, which is also slow on CPUs), so that a crop comes out 
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +15,29 @@ from torch.nn import functional
 
 LUMA = (0.2989, 0.587, 0.114)
 SOLARIZE_THRESHOLD = 128 / 255
+STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+"""Absorption of red, green and blue by haematoxylin, eosin and DAB: Ruifrok and Johnston 2001, as in skimage's `rgb_from_hed`."""
+_UNMIX = np.linalg.inv(STAINS)
+DARKEST = 1e-6  # skimage's unit of a stain: the logarithm of this
+
+
+def shift_stains(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Crops with `shift` (N, 3) added to their amounts of haematoxylin, eosin and DAB, in skimage's units, clipped to [0, 1].
+
+    As skimage's `rgb2hed` and `hed2rgb`: negative amounts count as none, so that a shift of zero changes colours that are no stain's.
+    """
+    density = x.clamp(min=DARKEST).log_().div_(math.log(DARKEST)).unbind(1)
+    stains = [_mixed(density, column).clamp_(min=0).add_(shift[:, s, None, None]) for s, column in enumerate(_UNMIX.T)]
+    mixed = [_mixed(stains, column) for column in np.array(STAINS).T]
+    return torch.stack(mixed, dim=1).mul_(math.log(DARKEST)).exp_().clamp_(0, 1)
+
+
+def _mixed(parts: Sequence[torch.Tensor], weights: npt.NDArray[np.float64]) -> torch.Tensor:
+    """Weighted sum, one rounding after the other."""
+    out = parts[0] * float(weights[0])
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        out.add_(part * float(weight))
+    return out
 
 
 def brightness_(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
