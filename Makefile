@@ -52,8 +52,9 @@ constraints: $(READY) ## resolve the versions anew
 	  --no-emit-index-url --no-emit-find-links --quiet --upgrade -o constraints.new
 	@{ echo '# The tested set of versions, with hashes. Made by `make constraints`.'; cat constraints.new; } > constraints.txt; rm constraints.new
 
-generate: $(READY) ## write the CRDs, the chart's copies and the API reference from the pydantic models
+generate: $(READY) ## write the CRDs, the chart's copies and the API reference from the pydantic models; the dashboards
 	@$(BIN)/python -m patho_api.crd
+	@$(BIN)/python charts/dashboards.py
 
 clean: ## remove the environment and what runs left
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ if [ -n "$prometheus" ]; then
   echo "unpacking Prometheus for the tests into $prometheus"
   scratch=$(mktemp -d)
   chmod 755 "$scratch"
-  if (cd "$scratch" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked); then
+  if (cd "$scratch" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked); then
     mkdir -p "$prometheus" && mv "$scratch"/unpacked/usr/bin/prom* "$prometheus"
   else
     echo "not unpacked (the tests that need it will say so)"

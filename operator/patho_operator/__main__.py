@@ -50,7 +50,7 @@ class Process:
             return self.pulse
 
         def exposition() -> bytes:
-            self.metrics.queue_depth.set(len(self.queue))
+            self.metrics.queue_depth.set(self.queue.overdue())
             return self.metrics.text()
 
         return await health.serve(

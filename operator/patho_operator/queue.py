@@ -31,6 +31,11 @@ class Queue:
         """Keys that are due now or later."""
         return len(self._due)
 
+    def overdue(self) -> int:
+        """Keys that are due now and wait for a worker."""
+        now = asyncio.get_running_loop().time()
+        return sum(due <= now for due in self._due.values())
+
     def add(self, key: Key, after_seconds: float = 0.0) -> None:
         """Look at a key after some seconds; an earlier time replaces a later one."""
         due = asyncio.get_running_loop().time() + after_seconds

@@ -2,43 +2,34 @@
 
 import functools
 import json
-import os
-import pathlib
-import subprocess
 
 import pytest
 import yaml
 
 from patho_api import crd, names
+from tests.chart import renders
+from tests.chart.renders import CHART
 from tests.cluster import tools
 
-CHART = pathlib.Path(__file__).parents[2] / "charts" / "pathoscale"
 USERS = ("pathoscale-view", "pathoscale-edit")
 
 
 @pytest.fixture(scope="module")
-def helm(tmp_path_factory):
+def helm():
     """Runs helm with arguments; returns the finished process."""
     if "helm" in tools.missing():
         pytest.skip("NOT RUN: helm is not built; `python -m tests.cluster.tools` builds it")
-    scratch = str(tmp_path_factory.mktemp("helm"))
-    env = os.environ | {f"HELM_{name}_HOME": scratch for name in ("CACHE", "CONFIG", "DATA")}
-    return lambda *words: subprocess.run([str(tools.path("helm")), *words], env=env, capture_output=True, text=True, timeout=60)
+    return renders.helm
 
 
 @pytest.fixture(scope="module")
 def render(helm):
-    """Renders the chart with `--set-json` values; returns objects by (kind, name)."""
-
-    @functools.cache
-    def text(*words):
-        done = helm("template", "pathoscale", str(CHART), "--namespace", "patho-system", *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.replace(" 1e-06\n", " 1.0e-06\n")  # to PyYAML (YAML 1.1) a number without a dot is a string
+    """Renders the chart with values by dotted path; returns objects by (kind, name)."""
+    text = functools.cache(lambda values: renders.render(json.loads(values)))
 
     def rendered(**values):
-        words = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
-        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text(*words)) if o}
+        made = text(json.dumps(values)).replace(" 1e-06\n", " 1.0e-06\n")  # to PyYAML (YAML 1.1) a number without a dot is a string
+        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(made) if o}
 
     return rendered
 
@@ -58,6 +49,46 @@ def granted(role):
 def test_helm_finds_nothing_to_complain_about(helm):
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", renders.SETS)
+def test_each_set_of_values_renders_as_it_was_read(helm, name):
+    found = renders.abridged(renders.render(renders.SETS[name]))
+    assert found == (renders.GOLDEN / f"{name}.yaml").read_text(), "if that is right: python -m tests.chart.renders"
+
+
+def test_everything_that_runs_meets_the_restricted_standard_and_is_bounded(render):
+    objects = render()
+    for spec in (pod(objects), objects["Pod", "pathoscale-test"]["spec"]):
+        assert all("memory" in c["resources"]["limits"] for c in spec["containers"])
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+
+
+def test_two_operators_are_spread_and_not_evicted_together(render):
+    assert ("PodDisruptionBudget", "pathoscale") not in render()
+    objects = render(replicas=2)
+    assert objects["PodDisruptionBudget", "pathoscale"]["spec"]["maxUnavailable"] == 1
+    assert {t["topologyKey"] for t in pod(objects)["topologySpreadConstraints"]} == {
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    }
+
+
+def test_the_operators_network_is_what_it_needs(render):
+    spec = render(**{"networkPolicy.enabled": True})["NetworkPolicy", "pathoscale"]["spec"]
+    assert [rule["ports"] for rule in spec["ingress"]] == [[{"port": "http", "protocol": "TCP"}]]
+    ports = {port["port"]: rule.get("to") for rule in spec["egress"] for port in rule["ports"]}
+    assert set(ports) == {53, 443, 6443, names.PORT_METRICS}
+    assert ports[names.PORT_METRICS][0]["podSelector"] == {"matchExpressions": [{"key": names.LABEL_RUN, "operator": "Exists"}]}
+
+
+def test_grafanas_sidecar_finds_the_dashboards(render):
+    found = render(**{"dashboards.enabled": True, "dashboards.folder": "ML"})["ConfigMap", "pathoscale-dashboards"]
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["metadata"]["annotations"]["grafana_folder"] == "ML"
+    boards = {path.name: json.loads(path.read_text()) for path in (CHART / "files" / "dashboards").glob("*.json")}
+    assert {name.removeprefix("pathoscale-"): json.loads(text) for name, text in found["data"].items()} == boards
 
 
 def test_the_chart_installs_the_generated_definitions_and_keeps_them(render):
@@ -138,12 +169,29 @@ def test_alerts_are_the_tested_ones_and_name_the_runbooks_of_the_house(render):
     assert spec == yaml.safe_load(tested)
 
 
+def test_every_part_of_the_values_is_closed():
+    """Objects that Kubernetes itself defines are left to it."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    opened = [path for path, part in objects_in(schema) if "additionalProperties" not in part]
+    assert set(opened) == {"affinity", "global", "items", "namespaceSelector", "podSelector", "ipBlock"}
+
+
+def objects_in(part, name=""):
+    if isinstance(part, dict):
+        if part.get("type") == "object":
+            yield name, part
+        for key, value in part.items():
+            yield from objects_in(value, key)
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         ("replica=2", "additional properties 'replica' not allowed"),
         ("replicas=0", "minimum"),
         ("image.pullPolicy=Sometimes", "must be one of"),
+        ("networkPolicy.apiServerPorts={https}", "got string, want integer"),
+        ("dashboards.folders=x", "additional properties 'folders' not allowed"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(helm, value, sentence):

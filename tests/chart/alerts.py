@@ -68,6 +68,8 @@ RUNNING = f'patho_run_phase{{{OBJECT},phase="Running"}}'
 LEADER, STANDBY = 'patho_operator_leader{namespace="ops",pod="operator-0"}', 'patho_operator_leader{namespace="ops",pod="operator-1"}'
 
 NO_STEP = "Run lab/vits16 has made no step for 15 minutes."
+FAILING = {f'patho_operator_reconciles_total{{{OPERATOR},kind="PathoPretrain",result="error"}}': "0+2x40"}
+STUCK = "Operator operator-0 has dealt with no resource for 10 minutes although some wait."
 STORIES = (
     Story("a step counter that stands still", "PathoNoProgress", {STEP: "700+0x40"}, NO_STEP, WHO),
     Story("the operator saw a stall", "PathoNoProgress", {STEP: "0+10x40", STALLED: "1+0x40"}, NO_STEP, WHO),
@@ -166,9 +168,12 @@ STORIES = (
         "seven wait and none is done",
         "PathoOperatorQueueStuck",
         queue("7+0x40", "50+0x40"),
-        "7 resources wait and operator operator-0 has finished none for 10 minutes.",
+        STUCK,
         {"namespace": "ops", "pod": "operator-0"},
     ),
+    Story("every turn fails", "PathoOperatorQueueStuck", FAILING, STUCK, {"namespace": "ops", "pod": "operator-0"}),
+    Story("some turns fail", "PathoOperatorQueueStuck", FAILING | queue("0+0x40", "0+10x40")),
+    Story("nothing to do", "PathoOperatorQueueStuck", queue("0+0x40", "50+0x40")),
     Story("many wait and they are worked on", "PathoOperatorQueueStuck", queue("90+0x40", "50+10x40")),
 )
 

@@ -36,13 +36,13 @@ class Operator:
 
     def __init__(self, processes: Processes, cluster: Cluster):
         self._processes = processes
-        self._port = controlplane.free_port()
+        self.port = controlplane.free_port()
         self._kubeconfig = as_service_account(cluster, processes.folder / "operator.kubeconfig")
 
     def start(self) -> None:
         """Start it and wait until it works."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("KUBERNETES_")}
-        own = {"KUBECONFIG": str(self._kubeconfig), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "test-operator", "PATHO_PORT": str(self._port)}
+        own = {"KUBECONFIG": str(self._kubeconfig), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "test-operator", "PATHO_PORT": str(self.port)}
         self._processes.start("operator", [sys.executable, "-m", "patho_operator"], kept | own | IMPATIENT)
         waiting.until(lambda: self._processes.check("operator") and self._is_ready(), what="operator ready", seconds=90)
 
@@ -56,7 +56,7 @@ class Operator:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False

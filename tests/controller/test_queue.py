@@ -23,6 +23,13 @@ async def working(found, work, workers=4):
             await task
 
 
+async def test_only_keys_that_are_due_count_as_waiting():
+    found = queue.Queue()
+    found.add(A)
+    found.add(B, after_seconds=60)
+    assert (found.overdue(), len(found)) == (1, 2)
+
+
 async def test_a_key_that_is_added_many_times_is_worked_on_once():
     found, seen, done = queue.Queue(), [], asyncio.Event()
 
