@@ -36,6 +36,7 @@ class Panel:
     kind: str = "timeseries"
     width: int = 8
     text: str = ""
+    gpu: bool = False  # empty where there is no GPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,13 @@ RUN = Board(
             "Readers' time by stage", rate(names.STREAM_SECONDS, "stage"), "{{stage}}", "s", "Seconds a second, over all reading threads."
         ),
         line("GPU memory in use", largest(names.TRAIN_GPU_MEMORY, "pod"), "{{pod}}", "bytes", "Largest process of each pod; 0 on CPUs."),
+        Panel(
+            "Model FLOPs utilization",
+            ((largest(names.TRAIN_MFU), "MFU"),),
+            "percentunit",
+            text="Of the device's peak, where that is known.",
+            gpu=True,
+        ),
         line("Learning rate", largest(names.TRAIN_LEARNING_RATE), "learning rate", "none"),
         line("Gradient norm", largest(names.TRAIN_GRADIENT_NORM), "gradient norm", "none", "Of the whole gradient, before clipping."),
         Panel(
@@ -130,7 +138,7 @@ RUN = Board(
             f'max by (name, task, metric) ({names.EVAL_SCORE}{{namespace="$namespace",run="$run"}})',
             "{{name}} {{task}} {{metric}}",
             "none",
-            width=16,
+            width=8,
         ),
     ),
 )

@@ -15,12 +15,13 @@ LINES = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#e24d42", "#1f78c1", "#ba4
 INK, FAINT, PAPER, PANEL = "#24292f", "#6e7781", "#f6f8fa", "#ffffff"
 Series = tuple[Mapping[str, str], Sequence[tuple[float, float]]]
 Results = Mapping[str, Sequence[Sequence[Series]]]  # panel's title -> a list of series for each of its queries
-FORMS = {"percentunit": ("{:.0f} %", 100), "s": ("{:.3g} s", 1), "currencyUSD": ("${:.3g}", 1), "Bps": ("{:.3g} MB/s", 1e-6)}
+FORMS = {"percentunit": ("{:.3g} %", 100), "s": ("{:.3g} s", 1), "currencyUSD": ("${:.3g}", 1), "Bps": ("{:.3g} MB/s", 1e-6)}
 FORMS |= {"bytes": ("{:.3g} kB", 1e-3)}
 
 
-def draw(board: dashboards.Board, results: Results) -> Image.Image:
-    """The picture of a dashboard."""
+def draw(board: dashboards.Board, results: Results, until: float) -> Image.Image:
+    """The picture of a dashboard as it was at the Unix time `until`."""
+    results = {title: [_before(found, until) for found in queries] for title, queries in results.items()}
     placed = list(dashboards.placed(board.panels))
     height = max(place.y + place.h for _, place in placed) * ROW + 40
     picture = Image.new("RGB", (WIDTH, height), PAPER)
@@ -31,8 +32,17 @@ def draw(board: dashboards.Board, results: Results) -> Image.Image:
         box = (x + 4, y + 4, x + place.w * UNIT - 4, y + place.h * ROW - 4)
         pen.rounded_rectangle(box, 4, PANEL, "#d0d7de")
         pen.text((box[0] + 8, box[1] + 5), panel.title, INK, _font(13))
-        _KINDS[panel.kind](pen, box, panel, results[panel.title])
+        if any(results[panel.title]):
+            _KINDS[panel.kind](pen, box, panel, results[panel.title])
+        else:
+            pen.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), "no data", FAINT, _font(13), anchor="mm")
     return picture
+
+
+def _before(found: Sequence[Series], until: float) -> Sequence[Series]:
+    """What was known then; what came later is shown where nothing was."""
+    cut = [(labels, [(t, v) for t, v in values if t <= until]) for labels, values in found]
+    return [(labels, values) for labels, values in cut if values] or found
 
 
 def _stat(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Panel, results: Sequence[Sequence[Series]]) -> None:
@@ -43,10 +53,12 @@ def _stat(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Pane
 
 
 def _table(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Panel, results: Sequence[Sequence[Series]]) -> None:
+    newest = max(values[-1][0] for found in results for _, values in found)
     rows = [
         f"{_named(legend, labels)}  {_number(panel, values[-1][1])}"
         for (_, legend), found in zip(panel.queries, results, strict=True)
         for labels, values in found
+        if values[-1][0] > newest - 2  # an instant query shows what exists now
     ]
     for i, row in enumerate(rows[:9]):
         pen.text((box[0] + 8, box[1] + 30 + 20 * i), row, INK, _font(12))
