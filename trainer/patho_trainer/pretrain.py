@@ -11,7 +11,7 @@ import torch
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, mfu, optim, schedules, snapshots, telemetry
-from patho_trainer.data import augment, catalog, index, storage, stream
+from patho_trainer.data import augment, catalog, child, index, storage, stream
 from patho_trainer.methods import dino, dinov2, rounds
 from patho_trainer.models import vit
 
@@ -103,9 +103,11 @@ def _pinned(ctx: context.Context, newest: status.CheckpointRef) -> catalog.Catal
         ) from error
 
 
-def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: stream.Stats) -> stream.Batches:
+def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: stream.Stats) -> stream.Batches | child.Batches:
+    """Beside a GPU in a process of its own: thousands of patches a second would hold the interpreter's lock for a good part of a step."""
     world, training = ctx.world, ctx.spec.training
-    return stream.batches(
+    batches = child.batches if world.device.type == "cuda" else stream.batches
+    return batches(
         slides,
         ctx.spec,
         seed=training.seed,

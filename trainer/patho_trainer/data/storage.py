@@ -59,6 +59,11 @@ class Bucket:
         self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
         self.received: collections.Counter[str] = collections.Counter()
 
+    @property
+    def settings(self) -> tuple[common.Storage, str | None, dict[str, str]]:
+        """Arguments of another bucket like this one, in another process; the options may be credentials."""
+        return self._storage, self._secret_dir, self._options
+
     def read(self, url: str) -> bytes:
         """All bytes of an object."""
         data = bytes(self._call(url, lambda store, path: store.get(path).bytes()))

@@ -13,9 +13,10 @@ import concurrent.futures
 import dataclasses
 import gc
 import itertools
+import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -41,7 +42,7 @@ class Batch:
     step: int
     images: torch.Tensor
     slots: tuple[int, ...]
-    requests: tuple[sampler.Request, ...]
+    requests: Sequence[sampler.Request]
 
 
 def batches(
@@ -57,10 +58,12 @@ def batches(
     stats: Stats | None = None,
     prefetch: int = PREFETCH_BATCHES,
     threads: int | None = None,
+    memory: buffers.Buffers | None = None,
 ) -> "Batches":
     """The batches of a rank from `start_step` on, for ever or up to `stop_step`, at most `prefetch` of them ahead.
 
-    `threads` decode; null: the cores that this process may use, shared with the other local processes. Reading begins at once. Close
+    `memory` is where batches are made, null: of this process. `threads` decode; null: the cores that this process may use, shared with
+    the other local processes. Reading begins at once. Close
     it in the end. Raises InvalidConfiguration or DataNotFound where there is nothing to sample; iterating raises DataNotFound for too
     many unreadable slides, AccessDenied, or Transient when the bucket stays away.
     """
@@ -79,8 +82,14 @@ def batches(
         threads=threads or local_threads(),
         bytes_ahead=COMPRESSED_BYTES,
     )
-    ahead = min(prefetch, max(2, DECODED_BYTES // (len(slots) * spec.patches.size_px**2 * 3)))
-    return Batches(engine, slots, spec.patches.size_px, bucket, stats, range(start_step, stop_step or ENDLESS), ahead)
+    shape = (len(slots), spec.patches.size_px, spec.patches.size_px, 3)
+    memory = memory or buffers.Buffers(shape)
+    return Batches(engine, slots, memory, bucket, stats, range(start_step, stop_step or ENDLESS), batches_ahead(prefetch, shape))
+
+
+def batches_ahead(prefetch: int, shape: tuple[int, ...]) -> int:
+    """How many batches of a shape may be ready or in work at once."""
+    return min(prefetch, max(2, DECODED_BYTES // math.prod(shape)))
 
 
 class Batches(Iterator[Batch]):
@@ -90,7 +99,7 @@ class Batches(Iterator[Batch]):
         self,
         engine: reader.Reader,
         slots: tuple[int, ...],
-        size_px: int,
+        memory: buffers.Buffers,
         bucket: storage.Bucket,
         stats: Stats,
         steps: range,
@@ -99,7 +108,7 @@ class Batches(Iterator[Batch]):
         """Use `batches`."""
         self._engine = engine
         self._slots = slots
-        self._buffers = buffers.Buffers((len(slots), size_px, size_px, 3))
+        self._buffers = memory
         self._bucket = bucket
         self._stats = stats
         self._steps = iter(steps)

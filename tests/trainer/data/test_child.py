@@ -1,0 +1,77 @@
+"""The stream in a process of its own: the same batches, the same errors, and nothing left behind."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from patho_trainer import errors
+from patho_trainer.data import child, storage, stream
+from tests.trainer.data import sets
+from tests.trainer.data.values import make_spec
+
+pytestmark = pytest.mark.slow
+
+PATCHES = {"sizePx": 96, "windowSteps": 4, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}]}
+SPEC = make_spec(8, PATCHES, crops={"globalSizePx": 64, "localSizePx": 32})
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    return sets.build(SPEC, sets.write_slides(folder / "slides", 4), folder / "index")
+
+
+def test_batches_are_the_same_as_in_this_process(catalog):
+    options = {"seed": 5, "start_step": 2, "stop_step": 14, "rank": 1, "world_size": 2, "bucket": storage.Bucket()}
+    with stream.batches(catalog, SPEC, **options) as batches:
+        wanted = [(b.step, b.slots, b.images.numpy().tobytes(), repr(b.requests)) for b in batches]
+    stats = stream.Stats()
+    with child.batches(catalog, SPEC, stats=stats, **options) as batches:
+        kept = list(batches)  # all of them at once: memory that comes back too early would show
+    assert [(b.step, b.slots, b.images.numpy().tobytes(), repr(b.requests)) for b in kept] == wanted
+    assert (stats.patches, stats.requests["file", "ok"] > 0, len(kept[0].requests)) == (12 * 4, True, 4)
+
+
+def test_an_error_of_the_process_is_raised_here(catalog, tmp_path):
+    broken = sets.build(SPEC, sets.write_slides(tmp_path / "slides", 4), tmp_path / "index")
+    for path in (tmp_path / "slides").glob("*.tif"):
+        path.unlink()
+    with (
+        pytest.raises(errors.DataNotFound, match="cannot be read"),
+        child.batches(broken, SPEC, seed=0, bucket=storage.Bucket()) as batches,
+    ):
+        next(batches)
+
+
+def test_a_killed_process_is_told_in_a_sentence(catalog):
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        next(batches)
+        batches._process.kill()
+        with pytest.raises(errors.PathoError, match=r"has died \(exit code -9\): give the pod more memory"):
+            list(batches)
+
+
+STORY = """
+import sys, time
+from patho_trainer.data import child, index, storage
+from tests.trainer.data import test_child
+batches = child.batches(index.load(sys.argv[1]), test_child.SPEC, seed=0, bucket=storage.Bucket())
+next(batches)
+print(batches._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_process_ends_with_its_parent(catalog):
+    parent = subprocess.Popen([sys.executable, "-c", STORY, catalog.url], stdout=subprocess.PIPE, text=True, cwd=os.getcwd())
+    pid = int(parent.stdout.readline())
+    watched = os.pidfd_open(pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+
+    assert select.select([watched], [], [], 30)[0]
+    os.close(watched)

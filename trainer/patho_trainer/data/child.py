@@ -1,0 +1,254 @@
+"""The stream in a process of its own: no Python of the loader ever holds the interpreter's lock while the training thread wants it.
+
+Batches come through memory that both processes share (memfd: no file, nothing in /dev/shm, gone with the processes), everything else
+through a socket. `python -m patho_trainer.data.child FD` is the other end; it ends when the socket does.
+"""
+
+import contextlib
+import dataclasses
+import mmap
+import operator
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing import connection
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from patho_api import common, pretrain
+from patho_trainer import errors
+from patho_trainer.data import buffers, index, sampler, storage, stream
+from patho_trainer.data import catalog as catalogs
+from patho_trainer.data import stats as counters
+
+SENT = 2  # batches in the shared memory that the parent has not copied yet
+FIELDS = [field.name for field in dataclasses.fields(sampler.Request)]
+COUNTED = ("patches", "buffered", "bytes", "requests", "seconds", "replaced", "quarantined")
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What the child is to read: arguments of `stream.batches`, `memory` the file descriptor of `count` batches."""
+
+    index: str
+    version: str
+    spec: str
+    storage: str
+    secret_dir: str | None
+    options: dict[str, str]
+    arguments: dict[str, Any]
+    memory: int
+    count: int
+    shape: tuple[int, ...]
+
+
+def batches(
+    catalog: catalogs.Catalog,
+    spec: pretrain.PretrainSpec,
+    *,
+    bucket: storage.Bucket,
+    stats: counters.Stats | None = None,
+    prefetch: int = stream.PREFETCH_BATCHES,
+    **arguments: Any,
+) -> "Batches":
+    """As `stream.batches`, for a catalog that was loaded from an index; one core more is busy than `threads`. Linux only."""
+    slots = sampler.rank_slots(
+        spec.training.batch_size, sampler.loss_groups(spec), arguments.get("rank", 0), arguments.get("world_size", 1)
+    )
+    shape = (len(slots), spec.patches.size_px, spec.patches.size_px, 3)
+    ahead = stream.batches_ahead(prefetch, shape)
+    count = ahead + SENT + 3  # being filled, sent, and a few that change hands
+    memory = os.memfd_create("patho-batches")
+    os.ftruncate(memory, count * int(np.prod(shape)))
+    settings, secret_dir, options = bucket.settings
+    order = Order(
+        catalog.url,
+        catalog.version,
+        spec.model_dump_json(),
+        settings.model_dump_json(),
+        secret_dir,
+        options,
+        {"prefetch": ahead, **arguments},
+        memory,
+        count,
+        shape,
+    )
+    return Batches(order, slots, stats or counters.Stats())
+
+
+class Requests(Sequence[sampler.Request]):
+    """The requests of a batch, taken apart when somebody looks at them: that is work for the training thread's interpreter."""
+
+    def __init__(self, packed: bytes) -> None:
+        """What `_pack` made."""
+        self._packed = packed
+        self._found: tuple[sampler.Request, ...] | None = None
+
+    def _all(self) -> tuple[sampler.Request, ...]:
+        if self._found is None:
+            self._found = tuple(sampler.Request(*values) for values in pickle.loads(self._packed))
+        return self._found
+
+    def __getitem__(self, i: Any) -> Any:
+        """As of a tuple."""
+        return self._all()[i]
+
+    def __len__(self) -> int:
+        """Patches of the batch."""
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        """As of a tuple."""
+        return repr(self._all())
+
+
+def _pack(requests: Sequence[sampler.Request]) -> bytes:
+    return pickle.dumps([operator.attrgetter(*FIELDS)(request) for request in requests], protocol=5)
+
+
+class Batches(Iterator[stream.Batch]):
+    """What `batches` returns. For one consumer; close it in the end."""
+
+    def __init__(self, order: Order, slots: tuple[int, ...], stats: counters.Stats) -> None:
+        """Use `batches`."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "patho_trainer.data.child", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno(), order.memory])
+        theirs.close()
+        self._pipe = connection.Connection(ours.detach())
+        self._pipe.send(order)
+        self._shared = _arrays(order)
+        os.close(order.memory)
+        self._slots, self._stats = slots, stats
+        self._buffers = buffers.Buffers(order.shape)
+        self._ready: queue.Queue[stream.Batch | BaseException | None] = queue.Queue(maxsize=1)
+        self._closing = threading.Event()
+        self._receiver = threading.Thread(target=self._receive, name="patho-receive", daemon=True)
+        self._receiver.start()
+
+    def __next__(self) -> stream.Batch:
+        """The next step's batch; waits until it is ready. Raises as `stream.Batches`, and Transient where the process has died."""
+        if self._closing.is_set():
+            raise StopIteration
+        try:
+            with self._stats.timed("wait"):
+                found = self._ready.get()
+        except BaseException:  # of a signal handler
+            self.close()
+            raise
+        if isinstance(found, stream.Batch):
+            return found
+        self.close()
+        raise found or StopIteration
+
+    def close(self) -> None:
+        """End the process. May be called again."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._process.kill()  # it keeps nothing that could be lost
+        self._process.wait()
+        with contextlib.suppress(queue.Empty):
+            self._ready.get_nowait()
+        self._receiver.join()
+        self._pipe.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def _receive(self) -> None:
+        """In a thread: copy what comes; the copy releases the interpreter's lock."""
+        while not self._closing.is_set():
+            try:
+                message = self._pipe.recv()
+            except (EOFError, OSError):
+                code = self._process.wait()
+                message = errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
+            if isinstance(message, tuple):
+                message = self._taken(*message)
+            self._put(message)
+            if not isinstance(message, stream.Batch):
+                return
+
+    def _taken(self, step: int, place: int, packed: bytes, counted: dict[str, Any]) -> stream.Batch:
+        images = self._buffers.take()
+        images.copy_(torch.from_numpy(self._shared[place]))
+        self._pipe.send(place)
+        wait = self._stats.seconds["wait"]
+        for name, value in counted.items():
+            setattr(self._stats, name, value)
+        self._stats.seconds["wait"] = wait
+        return stream.Batch(step, images, self._slots, Requests(packed))
+
+    def _put(self, found: "stream.Batch | BaseException | None") -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(found, timeout=0.1)
+                return
+
+
+def _arrays(order: Order) -> list[Any]:
+    """The shared memory as `count` batches."""
+    memory = mmap.mmap(order.memory, order.count * int(np.prod(order.shape)))
+    whole = np.frombuffer(memory, dtype=np.uint8).reshape(order.count, *order.shape)
+    return list(whole)
+
+
+def _main(pipe: connection.Connection) -> None:
+    """The other end: reads until it is killed or the parent is gone."""
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and a launcher signal the whole group; the parent decides
+        signal.signal(each, signal.SIG_IGN)
+    order = pipe.recv()
+    free = threading.Semaphore(SENT)
+    held: dict[int, Any] = {}
+    threading.Thread(target=_listen, args=(pipe, free, held), daemon=True).start()
+    try:
+        for message in _messages(order, held):
+            free.acquire()
+            pipe.send(message)
+        pipe.send(None)
+    except BrokenPipeError:
+        return
+    except BaseException as error:
+        pipe.send(error if isinstance(error, errors.PathoError) else errors.PathoError(f"{type(error).__name__}: {error}"))
+    threading.Event().wait()  # for the parent to take the last batches
+
+
+def _messages(order: Order, held: dict[int, Any]) -> Iterator[tuple[int, int, bytes, dict[str, Any]]]:
+    bucket = storage.Bucket(common.Storage.model_validate_json(order.storage), order.secret_dir, order.options)
+    catalog = index.load(order.index, bucket=bucket, version=order.version)
+    spec, stats, arrays = pretrain.PretrainSpec.model_validate_json(order.spec), counters.Stats(), _arrays(order)
+    places = {array.ctypes.data: place for place, array in enumerate(arrays)}
+    pool = buffers.Buffers(order.shape, memory=arrays)
+    with stream.batches(catalog, spec, bucket=bucket, stats=stats, memory=pool, **order.arguments) as found:
+        for batch in found:
+            place = places[batch.images.data_ptr()]
+            held[place] = batch.images  # until the parent has copied it
+            yield batch.step, place, _pack(batch.requests), {name: getattr(stats, name) for name in COUNTED}
+
+
+def _listen(pipe: connection.Connection, free: threading.Semaphore, held: dict[int, Any]) -> None:
+    while True:
+        try:
+            held.pop(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(0)  # the parent is gone
+        free.release()
+
+
+if __name__ == "__main__":
+    _main(connection.Connection(int(sys.argv[1])))
