@@ -156,7 +156,8 @@ class Augmentation(Spec):
     """Share of first global, second global and local crops that are blurred. Default: [1, 0.1, 0.5], as in the papers of DINO and DINOv2
     and DINO's code; DINOv2's code inverts them by mistake and really blurs [0, 0.9, 0.5]."""
     hsv_filter: bool = False
-    """Draw again where fewer than 60 % of the pixels have stained colour (Virchow, Midnight)."""
+    """Draw another place on the slide, up to 8 times, where fewer than 60 % of the pixels have stained colour (Virchow, Midnight: hue
+    180 to 360 degrees, saturation above 3 %, value above 40 %). Each draw is a read of its own."""
 
 
 Steps = Annotated[int, Field(ge=0)]

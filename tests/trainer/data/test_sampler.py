@@ -215,3 +215,14 @@ def test_patches_may_be_asked_to_lie_on_tissue_entirely():
     requests = [r for step in range(30) for r in sampler.requests(catalog, spec, 0, step)]
     assert {coverage(make_mask(catalog.slides[r.slide]), catalog.slides[r.slide], r) for r in requests} == {1.0}
     assert len({(r.x, r.y) for r in requests}) > 200
+
+
+def test_a_place_is_drawn_again_on_the_same_slide_and_ends():
+    catalog, spec = make_catalog(20), make_spec()
+    plan = sampler.plan(catalog, spec, 0)
+    chain = [sampler.requests(catalog, spec, 0, 9)[1]]
+    while (following := plan.redraw(chain[-1])) is not None:
+        chain.append(following)
+    assert [r.redraw for r in chain] == list(range(9))
+    assert {(r.step, r.slot, r.slide, r.mpp, r.attempt) for r in chain} == {(9, 1, chain[0].slide, chain[0].mpp, 0)}
+    assert len({(r.x, r.y) for r in chain}) == 9

@@ -12,7 +12,7 @@ import torch
 
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import columns, loader, sampler, slide, storage, stream
+from patho_trainer.data import columns, loader, painting, sampler, slide, storage, stream
 from tests.trainer import slides
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
@@ -269,3 +269,37 @@ def test_a_server_that_stumbles_is_asked_again_and_a_patch_costs_three_requests_
     assert pixels(read(catalog, spec, 3, stats=stats)) == calm
     assert not web.faults
     assert stats.replaced == {}
+
+
+PALE = {"foreground": {"minCoverage": 0.1}}  # so that many patches are mostly glass
+
+
+def filtered(**more):
+    return spec_of(slides=PALE, augmentation={"hsvFilter": True}, **more)
+
+
+def test_pale_patches_are_drawn_again_on_their_slide_and_the_others_stay(catalog):
+    before, after = read(catalog, spec_of(slides=PALE)), read(catalog, filtered())
+    plain, found = pixels(before), pixels(after)
+    drawn_again = 0
+    for one, other in zip(before, after, strict=True):
+        for was, now, image in zip(one.requests, other.requests, other.images.numpy(), strict=True):
+            assert (now.slide, now.mpp, now.slot) == (was.slide, was.mpp, was.slot)
+            assert painting.is_stained(image) or now.redraw == sampler.MAX_REDRAWS
+            assert now.redraw or plain[one.step, was.slot] == found[one.step, was.slot]
+            drawn_again += now.redraw > 0
+    assert 3 <= drawn_again < 40
+
+
+def test_patches_drawn_again_are_the_same_on_two_processes_and_after_a_restart(catalog):
+    whole = pixels(read(catalog, filtered()))
+    shared = [pixels(read(catalog, filtered(), rank=rank, world_size=2)) for rank in range(2)]
+    assert shared[0] | shared[1] == whole
+    assert pixels(read(catalog, filtered(), start=3)) == {key: image for key, image in whole.items() if key[0] >= 3}
+
+
+def test_a_slide_lost_while_a_patch_is_drawn_again_is_replaced_by_the_rule(broken):
+    path_of(broken, 0).unlink()
+    found = [r for batch in read(broken, filtered()) for r in batch.requests]
+    assert 0 not in {r.slide for r in found}
+    assert any(r.attempt for r in found)

@@ -13,6 +13,10 @@ from patho_trainer.data import catalog, columns, copies, decode, slide, stats, s
 
 Bytes = Mapping[int, storage.Buffer]  # of tiles, by offset in the file
 
+# stained colour in OpenCV's 8-bit HSV, and the share of it that a patch needs: Virchow (arXiv 2309.07778), Midnight (arXiv 2504.05186)
+STAINED_HSV = (90, 8, 103), (180, 255, 255)
+STAINED_SHARE = 0.6
+
 
 class Job(NamedTuple):
     """One patch to paint into `out`, uint8 (size_px, size_px, 3)."""
@@ -69,6 +73,12 @@ def _place(level: catalog.Level, tile: slide.TileRead, data: storage.Buffer | by
     else:
         pixels = decode.tile(level, data, _scratch("tile", level.tile_height, level.tile_width))
     region[tile.target] = pixels[tile.source]
+
+
+def is_stained(patch: decode.Pixels) -> bool:
+    """Whether enough of a patch, uint8 RGB (h, w, 3), has stained colour: not glass, fat, blood or ink."""
+    stained = cv2.inRange(cv2.cvtColor(patch, cv2.COLOR_RGB2HSV), *(np.array(bound) for bound in STAINED_HSV))
+    return cv2.countNonZero(stained) >= STAINED_SHARE * stained.size
 
 
 _kept = threading.local()

@@ -53,6 +53,7 @@ class Reader:
         counters: stats.Stats,
         *,
         max_bad_share: float,
+        hsv_filter: bool,
         stop_step: int | None,
         threads: int,
         bytes_ahead: int,
@@ -63,6 +64,7 @@ class Reader:
         self._bucket = bucket
         self._counters = counters
         self._max_bad = max(1.0, max_bad_share * len(plan.slides)) if max_bad_share else 0.0  # one bad slide ends no run
+        self._hsv_filter = hsv_filter
         self._stop_step = stop_step
         self._steps_ahead = -(-PATCHES_AHEAD // len(slots))
         held = 2 + self._steps_ahead // plan.patches.window_steps  # columns of a slot in memory: in use, next, and what is ahead of these
@@ -101,7 +103,7 @@ class Reader:
         requests = [work.patch.request for work in works]
         for row, request in zip(bad, settled, strict=True):
             requests[row] = request
-        return requests
+        return await self._stained(requests, out_BHWC) if self._hsv_filter else requests
 
     async def _begin(self, step: int) -> list[Work]:
         """The works of a step, by slot; begins the columns that this step needs, and those ahead of it a few steps at a time."""
@@ -187,6 +189,20 @@ class Reader:
                 raise errors.DataNotFound(f"spec.slides: {sampler.MAX_REPLACEMENTS + 1} slides in a row cannot be read{self._examples()}")
             (patch,) = await self._in(self._planner, columns.patches, self._plan.catalog, [request])
         return patch.request
+
+    async def _stained(self, requests: Sequence[sampler.Request], out_BHWC: decode.Pixels) -> list[sampler.Request]:
+        """Draws again what is too pale; what becomes of a patch depends on the pixels of its slide only."""
+        good = await asyncio.gather(*(self._in(self._painters, painting.is_stained, image) for image in out_BHWC))
+        kept = zip(requests, good, out_BHWC, strict=True)
+        return list(await asyncio.gather(*(self._redrawn(request, stained, image) for request, stained, image in kept)))
+
+    async def _redrawn(self, request: sampler.Request, stained: bool, out: decode.Pixels) -> sampler.Request:
+        """The first other place on the slide that is stained, the last one where none is."""
+        while not stained and (other := await self._in(self._planner, self._plan.redraw, request)):
+            (patch,) = await self._in(self._planner, columns.patches, self._plan.catalog, [other])
+            request = await self._settle(patch, out)
+            stained = await self._in(self._painters, painting.is_stained, out)
+        return request
 
     async def _alone(self, patch: columns.Patch, out: decode.Pixels) -> str:
         """Read and paint one patch; why it cannot be done, or nothing."""

@@ -18,6 +18,7 @@ from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import draws, fields, order, places
 
 MAX_REPLACEMENTS = 8
+MAX_REDRAWS = 8
 
 Ints = NDArray[np.int64]
 
@@ -27,7 +28,8 @@ class Request:
     """One patch of a step: a square region of a stored level that becomes `size_px` pixels at `mpp`.
 
     `slot` is its place in the global batch, `slide` an index into `catalog.slides`, `mpp` the actual um/px, (`x`, `y`) the corner in
-    pixels of `level`, `source_px` the edge there, `xy_level0` the corner in level-0 pixels, `attempt` r > 0 the r-th replacement.
+    pixels of `level`, `source_px` the edge there, `xy_level0` the corner in level-0 pixels, `attempt` r > 0 the r-th replacement,
+    `redraw` k > 0 the k-th other place on the same slide (`hsvFilter`).
     """
 
     step: int
@@ -41,6 +43,7 @@ class Request:
     size_px: int
     xy_level0: tuple[int, int]
     attempt: int = 0
+    redraw: int = 0
 
 
 def requests(catalog: catalogs.Catalog, spec: pretrain.PretrainSpec, seed: int, step: int) -> list[Request]:
@@ -104,6 +107,7 @@ class Key(NamedTuple):
     steps: Ints
     slots: Ints
     attempts: Ints
+    redraws: Ints
 
 
 class Uniforms(NamedTuple):
@@ -147,19 +151,25 @@ class Plan:
             return None
         return self.draw(request.step, [request.slot], request.attempt + 1)[0]
 
-    def draw(self, steps: ArrayLike, slots: ArrayLike, attempts: ArrayLike = 0) -> list[Request]:
+    def redraw(self, request: Request) -> Request | None:
+        """Another place on the same slide at the same magnification; None after MAX_REDRAWS."""
+        if request.redraw >= MAX_REDRAWS:
+            return None
+        return self.draw(request.step, [request.slot], request.attempt, request.redraw + 1)[0]
+
+    def draw(self, steps: ArrayLike, slots: ArrayLike, attempts: ArrayLike = 0, redraws: ArrayLike = 0) -> list[Request]:
         """The requests at pairs (step, slot); the arrays broadcast to shape (n,)."""
-        key = Key(*(np.asarray(a, dtype=np.int64) for a in np.broadcast_arrays(steps, slots, attempts)))
+        key = Key(*(np.asarray(a, dtype=np.int64) for a in np.broadcast_arrays(steps, slots, attempts, redraws)))
         visits = order.visits(key.steps, key.slots, self.batch_size, self.patches.window_steps)
         chosen, rounds = self._order.at(visits, key.attempts)
         numbers = self._uniforms(key, chosen, rounds)
         slides = self._indices[chosen].tolist()
         found = self._fields.of(slides)
         rows = zip(*(a.tolist() for a in (*key, *numbers)), slides, strict=True)
-        return [self._request(step, slot, attempt, slide, found[slide], *drawn) for step, slot, attempt, *drawn, slide in rows]
+        return [self._request(tuple(row[:4]), row[-1], found[row[-1]], *row[4:-1]) for row in rows]
 
     def _uniforms(self, key: Key, chosen: Ints, rounds: Ints) -> Uniforms:
-        """Keyed by (seed, step, slot, attempt); with perSlide by (seed, slide, j mod n), for the j-th patch of a slide."""
+        """Keyed by (seed, step, slot, attempt), with perSlide by (seed, slide, j mod n) for a slide's j-th patch; places by redraw."""
         a, b, c, use = key.steps, key.slots, key.attempts, 0
         if self.patches.per_slide:
             window = self.patches.window_steps
@@ -167,14 +177,13 @@ class Plan:
             (a, b), c, use = self._hashes[:, chosen], nth % self.patches.per_slide, draws.PER_SLIDE
         tries = a[:, None], b[:, None], c[:, None] * places.TRIES + np.arange(places.TRIES)
         magnification, _ = draws.uniforms(self._seed, draws.MAGNIFICATION + use, a, b, c)
-        cell, _ = draws.uniforms(self._seed, draws.CELL + use, *tries)
-        return Uniforms(magnification, cell, *draws.uniforms(self._seed, draws.CORNER + use, *tries))
+        again = use + key.redraws[:, None] * draws.REDRAW
+        cell, _ = draws.uniforms(self._seed, draws.CELL + again, *tries)
+        return Uniforms(magnification, cell, *draws.uniforms(self._seed, draws.CORNER + again, *tries))
 
     def _request(
         self,
-        step: int,
-        slot: int,
-        attempt: int,
+        key: tuple[int, int, int, int],
         slide: int,
         field: fields.Field,
         magnification: float,
@@ -182,6 +191,7 @@ class Plan:
         across: list[float],
         down: list[float],
     ) -> Request:
+        step, slot, attempt, redraw = key
         offer, where = field.choose(magnification)
         x, y = where.draw(field.tissue, self._min_coverage, cells, across, down)
         downsample = self.catalog.slides[slide].levels[offer.level].downsample
@@ -197,4 +207,5 @@ class Plan:
             size_px=self.patches.size_px,
             xy_level0=(round(x * downsample), round(y * downsample)),
             attempt=attempt,
+            redraw=redraw,
         )

@@ -78,6 +78,7 @@ def batches(
         bucket,
         stats,
         max_bad_share=spec.slides.max_bad_share,
+        hsv_filter=spec.training.augmentation.hsv_filter,
         stop_step=stop_step,
         threads=threads or local_threads(),
         bytes_ahead=COMPRESSED_BYTES,
