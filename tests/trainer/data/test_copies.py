@@ -51,6 +51,25 @@ def test_a_copy_in_use_is_not_taken_away(two, tmp_path):
         assert copies.region(held, (0, 0), 0, (8, 8)).shape == (8, 8, 3)
 
 
+def test_more_slides_than_handles_are_closed_but_not_fetched_again(web, two, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "OPEN_SLIDES", 1)
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
+    regions = [read(local, two[i]) for i in (0, 1, 0, 1, 0)]
+    assert (downloads(web, "a.ndpi"), downloads(web, "b.ndpi")) == (1, 1)
+    assert sum(copy.handle is not None for copy in local._copies.values()) <= 2
+    assert all(np.array_equal(region, regions[0]) for region in regions)
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_can_be_repeated(web, two, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", 1)
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
+    web.faults.extend(["slow", 404])
+    with pytest.raises(storage.NotFound):
+        read(local, two[0])
+    assert not list((tmp_path / "scratch").rglob("*.ndpi*"))
+    assert read(local, two[0]).shape == (64, 64, 3)
+
+
 def test_a_local_slide_is_not_copied(tmp_path):
     local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
     read(local, str(slides.DAPI))

@@ -27,6 +27,7 @@ def test_the_result_is_told_in_cores_requests_and_bytes():
         "278 patches per CPU-second: 3.6 cores for 1,000 patches/s",
         "250 requests/s, 5.0 MB/s",
         "0.50 million requests and 10.0 GB for a million patches",
+        "cores that keep one H100 busy: S/16 9.7, B/16 2.5, L/14 0.5, g/14 0.1",
     ]
 
 

@@ -7,6 +7,8 @@ from patho_api import pretrain
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import storage, stream
 
+# patches/s that one H100 takes in training, at most (estimates from FLOPs at usual utilisation)
+DEMAND = {"S/16": 2700, "B/16": 690, "L/14": 148, "g/14": 40}
 WARM_UP_STEPS = 2  # first columns, records and threads
 
 
@@ -43,11 +45,13 @@ class Result:
     def lines(self) -> list[str]:
         """The result for a terminal."""
         million, cores = 1e6 / self.patches, 1000 / self.patches_per_cpu_second
+        needed = ", ".join(f"{model} {demand * cores / 1000:.1f}" for model, demand in DEMAND.items())
         return [
             f"{self.patches_per_second:,.0f} patches/s with {self.threads} decoding threads, limited by {self.limit}",
             f"{self.patches_per_cpu_second:,.0f} patches per CPU-second: {cores:.1f} cores for 1,000 patches/s",
             f"{self.requests / self.wall_seconds:,.0f} requests/s, {self.bytes / self.wall_seconds / 1e6:,.1f} MB/s",
             f"{self.requests * million / 1e6:,.2f} million requests and {self.bytes * million / 1e9:,.1f} GB for a million patches",
+            f"cores that keep one H100 busy: {needed}",
         ]
 
 

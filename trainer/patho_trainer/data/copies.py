@@ -22,15 +22,20 @@ from patho_trainer.data import catalog, storage, urls
 Pixels = NDArray[np.uint8]
 
 LIMIT_BYTES = 50 * 2**30  # of a process; half of the free disk where that is less
-OPEN_SLIDES = 32  # handles; each keeps OpenSlide's own tile cache of 32 MiB
+OPEN_SLIDES = 256  # handles of a process: the slides of a rank's whole batch; MIRAX and DICOM take several file descriptors each
+CACHE_BYTES = 256 * 2**20  # of OpenSlide's tiles, for all handles together (its own default is 32 MiB for each)
 FOLDER_PREFIX = "pathoscale-slides-"
 
 
 @dataclasses.dataclass
 class _Copy:
-    """A slide on this machine; `folder` is None for one that lies here anyway. `users` hold it against eviction."""
+    """A slide on this machine; `folder` is None for one that lies here anyway, `handle` None while it is closed.
 
-    handle: openslide.OpenSlide
+    `users` hold it against eviction.
+    """
+
+    path: str
+    handle: openslide.OpenSlide | None
     folder: pathlib.Path | None
     size: int
     users: int = 0
@@ -47,6 +52,7 @@ class Copies:
         self._copies: collections.OrderedDict[tuple[str, str], _Copy] = collections.OrderedDict()
         self._opening: dict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
         self._lock = threading.Lock()
+        self._cache = openslide.OpenSlideCache(CACHE_BYTES)
 
     @functools.cached_property
     def _folder(self) -> pathlib.Path:
@@ -72,6 +78,7 @@ class Copies:
         """The open slide, fetched first where it is not here. Raises OpenSlideError where it is not a slide."""
         copy = self._hold(url, etag)
         try:
+            assert copy.handle is not None, "whoever holds a copy holds it open"
             yield copy.handle
         finally:
             with self._lock:
@@ -83,6 +90,8 @@ class Copies:
             opening = self._opening[key]
         with opening:
             copy = self._taken(key) or self._fetched(key)
+            if copy.handle is None:
+                copy.handle = self._opened(copy.path)
             with self._lock:
                 self._opening.pop(key, None)
         return copy
@@ -107,7 +116,7 @@ class Copies:
         address = urls.parse(url)
         if address.scheme == "file":
             self._make_room(0)
-            return _Copy(openslide.OpenSlide("/" + address.path), None, 0)
+            return self._found("/" + address.path, None, 0)
         files = companions(self._bucket, url)
         size = sum(file.size for file in files)
         with self._lock:
@@ -119,22 +128,33 @@ class Copies:
                 path = folder / file.url.removeprefix(urls.parent(url))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._bucket.download(file.url, path)
-            return _Copy(openslide.OpenSlide(folder / urls.name(url)), folder, size)
+            return self._found(str(folder / urls.name(url)), folder, size)
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
+    def _found(self, path: str, folder: pathlib.Path | None, size: int) -> _Copy:
+        return _Copy(path, self._opened(path), folder, size)
+
+    def _opened(self, path: str) -> openslide.OpenSlide:
+        handle = openslide.OpenSlide(path)
+        handle.set_cache(self._cache)
+        return handle
+
     def _make_room(self, size: int) -> None:
-        """Close the least recently used that nobody holds, until `size` more bytes and one more handle fit."""
+        """Remove the least recently used copies that nobody holds, until `size` more bytes fit; of the others close as many handles.
+
+        A closed slide stays on the disk: opening it again takes milliseconds, fetching it again minutes.
+        """
         with self._lock:
             total = sum(copy.size for copy in self._copies.values())
             for key, copy in list(self._copies.items()):
-                if total + size <= self._limit and len(self._copies) < OPEN_SLIDES:
-                    return
-                if not copy.users:
-                    del self._copies[key]
+                if total + size > self._limit and not copy.users:
                     total -= copy.size
-                    _discard(copy)
+                    _discard(self._copies.pop(key))
+            open_ = [copy for copy in self._copies.values() if copy.handle]
+            for copy in [copy for copy in open_ if not copy.users][: max(0, len(open_) + 1 - OPEN_SLIDES)]:
+                _close(copy)
 
 
 def companions(bucket: storage.Bucket, url: str) -> list[storage.ObjectInfo]:
@@ -156,8 +176,14 @@ def region(handle: openslide.OpenSlide, xy_level0: tuple[int, int], level: int, 
     return rgb
 
 
+def _close(copy: _Copy) -> None:
+    if copy.handle:
+        copy.handle.close()
+        copy.handle = None
+
+
 def _discard(copy: _Copy) -> None:
-    copy.handle.close()
+    _close(copy)
     if copy.folder:
         shutil.rmtree(copy.folder, ignore_errors=True)
 
