@@ -33,19 +33,24 @@ def place(tmp_path_factory):
         yield found, root / network.BUCKET
 
 
+def make_spec(found: network.Place, coordinates: str, magnifications: Sequence[float], batch_size: int) -> pretrain.PretrainSpec:
+    """A run on the slides of a bucket."""
+    return pretrain.PretrainSpec.model_validate(
+        {
+            "slides": {"source": found.url, "index": f"{found.url}index-{coordinates}-{len(magnifications)}"},
+            "patches": {"magnifications": [{"mpp": mpp} for mpp in magnifications], "coordinates": coordinates},
+            "training": {"batchSize": batch_size},
+            "checkpoints": {"url": "unused"},
+        }
+    )
+
+
 class Work:
     """Slides, what to read of them, and the ways to do so."""
 
     def __init__(self, found: network.Place, folder, coordinates: str, magnifications: Sequence[float], steps: int) -> None:
         self.folder = folder
-        self.spec = pretrain.PretrainSpec.model_validate(
-            {
-                "slides": {"source": found.url, "index": f"{found.url}index-{coordinates}-{len(magnifications)}"},
-                "patches": {"magnifications": [{"mpp": mpp} for mpp in magnifications], "coordinates": coordinates},
-                "training": {"batchSize": BATCH},
-                "checkpoints": {"url": "unused"},
-            }
-        )
+        self.spec = make_spec(found, coordinates, magnifications, BATCH)
         self.steps, self.bucket = steps, storage.Bucket(found.storage)
         slides = self.spec.slides
         self.catalog = index.build(
