@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo test check lint bench chaos fuzz cluster-up cluster-down constraints generate clean
 help:
@@ -23,10 +24,10 @@ demo: $(READY) ## train, probe and look: a real slide through a real object-stor
 
 test: lint ## every test that can run here; ends with what was not run and why
 	@tests/prepare.sh
-	@$(BIN)/pytest -q tests -m "not bench and not chaos"
+	@$(BIN)/pytest -q tests -m "not bench and not chaos" $(PARALLEL)
 
 check: lint ## the fast loop: lint, types, import contracts, unit tests
-	@$(BIN)/pytest -q tests -m "not cluster and not node and not bench and not chaos and not slow"
+	@$(BIN)/pytest -q tests -m "not cluster and not node and not bench and not chaos and not slow" $(PARALLEL)
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What the tests need beside the environment: kaiko-eva in a folder of its own, and things of the system. Prometheus and promtool (alerts,
-# dashboards) are taken out of Debian's package into the cache of the tests' tools: no root, and no service that starts. What the node
-# tests need, as tests/cluster/node.py names it, is installed as root only.
+# What the tests need beside the environment: a control plane built from Go modules, kaiko-eva in a folder of its own, and things of the
+# system. Prometheus and promtool (alerts, dashboards) are taken out of Debian's package into the cache of the tests' tools: no root, and
+# no service that starts. What the node tests need, as tests/cluster/node.py names it, is installed as root only.
 set -euo pipefail
+.venv/bin/python -m tests.cluster.tools || echo "not built (the tests on a cluster will say so): Kubernetes and its friends"
 .venv/bin/python -m tests.trainer.evaluation.eva.place >/dev/null || echo "not installed (the tests against it will say so): kaiko-eva"
 command -v apt-get >/dev/null || { echo "no apt-get: the tests say what they miss"; exit 0; }
 missing=$(.venv/bin/python -m tests.cluster.node)

@@ -2,6 +2,7 @@ import json
 import pathlib
 
 import pytest
+import rich.console
 from click import testing
 
 from patho_trainer import cli, errors
@@ -67,11 +68,12 @@ def test_equal_evaluations_give_no_warning():
     assert compare.warnings(SAME, SAME) == []
 
 
-def test_the_command_prints_a_table_and_the_notes(tmp_path: pathlib.Path):
+def test_the_command_prints_a_table_and_the_notes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "console", rich.console.Console(width=120))
     for name, each in (("a", SAME), ("b", made(task([0.7, 0.71]), protocol="Paper"))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_bytes(results.file(each))
-    done = testing.CliRunner().invoke(cli.main, ["compare", f"{tmp_path}/a/results.json", f"{tmp_path}/b"], env={"COLUMNS": "120"})
+    done = testing.CliRunner().invoke(cli.main, ["compare", f"{tmp_path}/a/results.json", f"{tmp_path}/b"])
     assert done.exit_code == 0
     assert "0.850 ± 0.071 (2)" in done.output
     assert "protocols differ: Eva and Paper" in " ".join(done.output.split())
