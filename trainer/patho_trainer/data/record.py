@@ -1,6 +1,6 @@
 """A slide's record in the index: where every tile lies, and the foreground mask. At most 2 bytes a tile; decoded page by page.
 
-Layout: `PSR1`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
+Layout: `PSR2`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
 """
 
 import itertools
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MASK_MPP = 8.0  # um/px of a foreground mask
-MAGIC = b"PSR1"
-PAGE_TILES = 8192  # a page holds whole rows, about this many tiles: what one look-up has to decompress
+MAGIC = b"PSR2"
+PAGE = struct.Struct("<qBB")  # of a page: offset of the first tile, number of planes of sizes (but the lowest) and of gaps
+PAGE_TILES = 2048  # a page holds whole rows, about this many tiles: what one look-up has to decompress
 
 Ints = NDArray[np.int64]
 
@@ -38,21 +39,48 @@ def _join(directory: dict[str, list[list[int]]], parts: Sequence[bytes]) -> byte
 
 
 def _pack(offsets: Ints, sizes: Ints) -> bytes:
-    """Sizes, and the gaps between tiles, as byte planes: the low bytes of sizes are noise, all others hardly vary. Size 0: no such tile."""
+    """The first offset, then sizes and the gaps between tiles as byte planes, as few as hold them. Size 0: no such tile.
+
+    The low bytes of sizes are noise, all others hardly vary: compressed apart.
+    """
     ends = np.maximum.accumulate(offsets + sizes)
     offsets = np.where(sizes == 0, np.concatenate([[0], ends[:-1]]), offsets)
-    gaps = np.diff(offsets, prepend=0) - np.concatenate([[0], sizes[:-1]])
-    noise, *planes = [*_planes(sizes, "<u4"), *_planes(gaps, "<i8")]
-    return zlib.compress(b"".join(planes), 9) + zlib.compress(noise, 9)
+    gaps = np.diff(offsets, prepend=offsets[:1]) - np.concatenate([[0], sizes[:-1]])
+    gaps[0] = 0
+    noise, *high = _planes(sizes, "<u4")
+    high, low = _needed(high), _needed(_planes((gaps << 1) ^ (gaps >> 63), "<u8"))  # small numbers of either sign have few bytes
+    head = PAGE.pack(int(offsets[0]) if len(offsets) else 0, len(high), len(low))
+    return head + zlib.compress(b"".join([*high, *low]), 9) + zlib.compress(noise, 9)
+
+
+def _needed(planes: list[bytes]) -> list[bytes]:
+    """Without the highest planes that are all zero."""
+    while planes and not any(planes[-1]):
+        planes = planes[:-1]
+    return planes
 
 
 def _unpack(page: bytes) -> tuple[Ints, Ints]:
+    first, high, low = PAGE.unpack_from(page)
     stream = zlib.decompressobj()
-    planes = stream.decompress(page)
-    bytes_ = np.frombuffer(zlib.decompress(stream.unused_data) + planes, np.uint8).reshape(12, -1)
-    sizes = np.ascontiguousarray(bytes_[:4].T).view("<u4").ravel().astype(np.int64)
-    gaps = np.ascontiguousarray(bytes_[4:].T).view("<i8").ravel()
-    return np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])), sizes
+    planes = stream.decompress(page[PAGE.size :])
+    noise = np.frombuffer(zlib.decompress(stream.unused_data), np.uint8)
+    stored = np.frombuffer(planes, np.uint8).reshape(high + low, len(noise))
+    sizes = _values([noise, *stored[:high]])
+    ends = np.cumsum(sizes)
+    offsets = first + ends - sizes
+    if low:
+        folded = _values(list(stored[high:]))
+        offsets += np.cumsum((folded >> 1) ^ -(folded & 1))
+    return offsets, sizes
+
+
+def _values(planes: Sequence[NDArray[np.uint8]]) -> Ints:
+    """Numbers out of their byte planes, the lowest first."""
+    found = planes[0].astype(np.int64)
+    for k, plane in enumerate(planes[1:], 1):
+        found |= plane.astype(np.int64) << (8 * k)
+    return found
 
 
 def _planes(values: Ints, dtype: str) -> list[bytes]:
