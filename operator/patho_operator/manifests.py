@@ -8,7 +8,7 @@ from typing import Any
 from patho_api import names
 from patho_api.evaluate import EvalModel, EvalSpec
 from patho_api.resource import Resource
-from patho_operator import overlay, pods
+from patho_operator import overlay, pods, restricted
 from patho_operator.observed import Before
 
 Manifest = dict[str, Any]
@@ -92,6 +92,15 @@ def ignored(resource: Resource) -> list[str]:
         return []
     made = job(resource, attempt=1, image="", before=Before(), reason="", wanted_hash="")["spec"]["template"]
     return [f"spec.compute.podTemplate.{path} has no effect: the operator owns it" for path in overlay.ignored(over, made)]
+
+
+def refused(resource: Resource) -> list[str]:
+    """What compute.podTemplate may not ask for, one sentence each."""
+    over = resource.spec.compute.pod_template
+    if not over:
+        return []
+    made = job(resource, attempt=1, image="", before=Before(), reason="", wanted_hash="")["spec"]["template"]
+    return sorted([*restricted.overlay_refusals(over), *restricted.refusals(made["spec"])])
 
 
 def service(resource: Resource) -> Manifest:

@@ -34,8 +34,16 @@ def ignored(over: Any, result: Any, path: str = "") -> Iterator[str]:
 
 def without_named(template: Mapping[str, Any], field: str, taken: set[str]) -> dict[str, Any]:
     """A pod template whose spec's list `field` lacks the elements with these names, and those without any: they would replace ours."""
-    spec = dict(template.get("spec") or {})
-    kept = [item for item in spec.pop(field, None) or [] if isinstance(item, Mapping) and item.get("name", "") not in {"", *taken}]
+    given = template.get("spec")
+    if not isinstance(given, Mapping):
+        return {key: value for key, value in template.items() if key != "spec"}
+    spec, found = dict(given), given.get(field)
+    spec.pop(field, None)
+    kept = [
+        item
+        for item in (found if isinstance(found, list) else [])
+        if isinstance(item, Mapping) and item.get("name", "") not in {"", *taken}
+    ]
     if kept:
         spec[field] = kept
     return {**template, "spec": spec}

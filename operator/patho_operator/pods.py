@@ -8,7 +8,7 @@ from torchx import specs
 from patho_api import common, launch, names
 from patho_api.pretrain import PretrainSpec
 from patho_api.resource import Resource
-from patho_operator import overlay
+from patho_operator import overlay, restricted
 
 Manifest = dict[str, Any]
 
@@ -29,6 +29,9 @@ def template(
     wanted = overlay.without_named(resource.spec.compute.pod_template, "volumes", volumes)
     wanted = overlay.without_named(wanted, "containers", set())
     merged: Manifest = overlay.merge(overlay.merge(_defaults(resource), wanted), owned)
+    for field in restricted.CONTAINERS:  # of the overlay's own too
+        if isinstance(found := merged["spec"].get(field), list):
+            merged["spec"][field] = [overlay.merge({"securityContext": restricted.SECURITY}, c) for c in found]
     return merged
 
 
@@ -44,11 +47,7 @@ def _defaults(resource: Resource) -> Manifest:
     container = {
         "name": names.CONTAINER,
         "resources": {"limits": limits, "requests": dict(compute.resources.requests) or limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.SECURITY,
     }
     spec = {
         "securityContext": {

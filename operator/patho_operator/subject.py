@@ -54,7 +54,7 @@ def _specification(body: Json) -> tuple[resource.Resource | None, tuple[str, ...
     except resource.InvalidResource as error:
         return None, tuple(str(error).splitlines()), ()
     notes = [*support.notes(found.spec), *manifests.ignored(found)]
-    return found, tuple(support.refusals(found.spec)), tuple(notes)
+    return found, (*support.refusals(found.spec), *manifests.refused(found)), tuple(notes)
 
 
 def _status(kind: str, raw: Json) -> Status:

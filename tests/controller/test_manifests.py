@@ -123,7 +123,7 @@ def test_the_overlay_adds_what_the_operator_does_not_know():
     overlay = {
         "metadata": {"annotations": {"team": "path"}},
         "spec": {
-            "hostIPC": True,
+            "hostUsers": False,
             "containers": [{"name": "trainer", "env": [{"name": "NCCL_DEBUG", "value": "INFO"}]}, {"name": "sidecar"}],
         },
     }
@@ -131,7 +131,8 @@ def test_the_overlay_adds_what_the_operator_does_not_know():
     trainer, sidecar = template["spec"]["containers"]
     assert variables(trainer)["NCCL_DEBUG"] == "INFO"
     assert names.ENV_SPEC in variables(trainer)
-    assert (sidecar["name"], template["spec"]["hostIPC"]) == ("sidecar", True)
+    assert (sidecar["name"], template["spec"]["hostUsers"]) == ("sidecar", False)
+    assert sidecar["securityContext"]["allowPrivilegeEscalation"] is False
     assert template["metadata"]["annotations"] == {"team": "path"}
 
 

@@ -33,6 +33,7 @@ def start(space: workspace.Workspace, port: int) -> Server:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
+    timeout = 10.0  # seconds for a client to ask and to take the answer: one that does neither holds a thread no longer
 
     def do_GET(self) -> None:
         space = self.server.space

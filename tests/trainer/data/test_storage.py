@@ -126,6 +126,8 @@ def test_a_server_that_is_not_there_is_told_within_seconds_and_may_be_retried():
     [
         ("nowhere://host/x", "scheme nowhere:// is not supported"),
         ("s3:///x", "the bucket is missing"),
+        ("s3://bucket/slides/../../other/x", "leads nowhere in a bucket"),
+        ("http://host/a/%2e%2e/%2e%2e/etc/passwd", "leads nowhere in a bucket"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(url, sentence):

@@ -31,13 +31,16 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Take a url apart; schemes that are not known here are left to fsspec. Raises InvalidConfiguration where the bucket is missing."""
+    """Take a url apart; schemes that are not known here are left to fsspec. Raises InvalidConfiguration where the bucket is missing, or
+    the path climbs."""
     scheme, found, rest = url.partition("://")
     if not found or scheme == "file":
         return Address("file", "", os.path.abspath(rest if found else url).lstrip("/"))
     root, _, path = rest.partition("/")
     if not root:
         raise errors.InvalidConfiguration(f"{url}: the bucket is missing: write {scheme}://BUCKET/PATH")
+    if ".." in urllib.parse.unquote(path).split("/"):
+        raise errors.InvalidConfiguration(f"{url}: '..' leads nowhere in a bucket: write the path from its root")
     if scheme in WEB:
         return Address(scheme, root, urllib.parse.unquote(path))
     return Address(CLOUDS.get(scheme, scheme), root, path)
