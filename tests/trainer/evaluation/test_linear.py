@@ -94,6 +94,16 @@ def test_a_run_stops_after_its_patience_and_keeps_its_best_epoch():
     assert seen[-1] == (int(probes.steps_R.max()), 5000)
 
 
+def test_an_epoch_that_is_broken_off_does_not_count():
+    train, val = miniatures.blobs(distance=1)
+    broken, whole = (
+        linear.fit(train, val, classes=3, recipe=recipe("Eva", train, val, steps, batch_size=256, patience_epochs=9), seeds=[0, 1])
+        for steps in (5, 4)  # two steps an epoch
+    )
+    assert torch.equal(broken.weights_RDK, whole.weights_RDK)
+    assert (broken.steps_R.tolist(), whole.steps_R.tolist()) == ([5, 5], [4, 4])
+
+
 def test_splits_of_different_width_are_refused():
     train, val = miniatures.blobs(distance=1)[0], miniatures.blobs(distance=1, width=8)[1]
     with pytest.raises(errors.InvalidConfiguration, match=r"16 wide .* 8: compute both with the same model"):

@@ -56,8 +56,9 @@ def fit(
 ) -> Probes:
     """Trains one probe for each seed and keeps each at its best validation score.
 
-    Validation happens after every epoch, and after the last step. `progress` gets (steps done, steps at most). The same inputs on the
-    same kind of device give the same probes. Raises InvalidConfiguration when the two splits differ in feature width.
+    Validation happens after every whole epoch, as in kaiko-eva; an epoch that max_steps breaks off counts only where it is the first.
+    `progress` gets (steps done, steps at most). The same inputs on the same kind of device give the same probes.
+    Raises InvalidConfiguration when the two splits differ in feature width.
     """
     _check_widths(train, val)
     device = train.features_ND.device
@@ -66,11 +67,15 @@ def fit(
     best = _Best.of(parameters_RKP)
     step = epoch = 0
     while step < recipe.max_steps and not best.stopped_R.all():
-        for batch_RB in _batches(seeds, epoch, len(train.labels_N), recipe.batch_size)[: recipe.max_steps - step]:
+        batches = _batches(seeds, epoch, len(train.labels_N), recipe.batch_size)
+        validates = step + len(batches) <= recipe.max_steps or epoch == 0
+        for batch_RB in batches[: recipe.max_steps - step]:
             optimizer.param_groups[0]["lr"] = protocols.learning_rate(recipe, step, epoch)
             _step(parameters_RKP, optimizer, train, batch_RB.to(device))
             step += 1
-        best.update(parameters_RKP.detach(), _scores(parameters_RKP.detach(), val, classes), epoch, step, recipe.patience_epochs)
+        best.steps_R[~best.stopped_R] = step
+        if validates:
+            best.update(parameters_RKP.detach(), _scores(parameters_RKP.detach(), val, classes), epoch, recipe.patience_epochs)
         if progress:
             progress(step, recipe.max_steps)
         epoch += 1
@@ -99,13 +104,12 @@ class _Best:
             stopped_R=zeros_R.bool(),
         )
 
-    def update(self, parameters_RKP: torch.Tensor, scores_R: torch.Tensor, epoch: int, step: int, patience_epochs: int) -> None:
+    def update(self, parameters_RKP: torch.Tensor, scores_R: torch.Tensor, epoch: int, patience_epochs: int) -> None:
         going_R = ~self.stopped_R
         better_R = going_R & (scores_R > self.scores_R)
         self.parameters_RKP[better_R] = parameters_RKP[better_R]
         self.scores_R[better_R] = scores_R[better_R]
         self.epochs_R[better_R] = epoch + 1
-        self.steps_R[going_R] = step
         self.stopped_R |= (epoch + 1) - self.epochs_R >= patience_epochs
 
     def probes(self) -> Probes:

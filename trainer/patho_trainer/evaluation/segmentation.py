@@ -97,18 +97,23 @@ def fit(
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Trained:
-    """Train one decoder and keep it at its best validation score, measured after every epoch. `progress` gets the steps done."""
+    """Train one decoder and keep it at its best validation score, measured after every whole epoch (of an
+    epoch that max_steps breaks off only where it is the first), as in kaiko-eva. `progress` gets the steps done."""
     decoder = start(train.tokens_NDGG.shape[1], classes, seed).to(train.masks_NSS.device)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     best, step, epoch = Trained(decoder, -math.inf, 0, 0), 0, 0
     while step < recipe.max_steps and epoch - best.best_epoch < recipe.patience_epochs:
         order_N = torch.randperm(len(train), generator=linear.generator(seed, "order", epoch))
-        for rows in torch.split(order_N, recipe.batch_size)[: recipe.max_steps - step]:
+        batches = torch.split(order_N, recipe.batch_size)
+        validates = step + len(batches) <= recipe.max_steps or epoch == 0
+        for rows in batches[: recipe.max_steps - step]:
             optimizer.param_groups[0]["lr"] = protocols.learning_rate(recipe, step, epoch)
             train_step(decoder, optimizer, train.take(rows.to(train.masks_NSS.device)), normalization)
             step += 1
             progress(step)
         epoch += 1
+        if not validates:
+            break
         score = dice(confusion(decoder, val, normalization, recipe.batch_size))
         if score > best.val_score:
             best = Trained(copy.deepcopy(decoder), score, epoch, step)
