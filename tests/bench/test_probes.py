@@ -86,8 +86,8 @@ def test_linear_probes_score_as_eva_in_a_twentieth_of_its_time(name: str, tmp_pa
 
 def test_decoders_score_as_evas_on_the_same_features(tmp_path: pathlib.Path):
     torch.set_num_threads(1)
-    backbone, half, runs, steps = miniatures.backbone().eval(), test_segmentation.HALF, 4, 48
-    splits = {name: test_segmentation.nuclei(count, seed) for name, count, seed in (("train", 96, 0), ("val", 48, 1000))}
+    backbone, half, runs, steps = miniatures.backbone().eval(), test_segmentation.HALF, 6, 100
+    splits = {name: test_segmentation.nuclei(count, seed) for name, count, seed in (("train", 16, 0), ("val", 8, 1000))}
     images = {name: encoder.normalized(each.images_N3SS, half) for name, each in splits.items()}
     begin = time.process_time()
     with torch.inference_mode():
