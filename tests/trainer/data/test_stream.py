@@ -214,6 +214,16 @@ def test_a_file_that_openslide_does_not_open_is_replaced(broken):
     assert all(r.slide != 3 for b in after for r in b.requests)
 
 
+def test_the_first_batch_needs_the_records_of_its_own_slides_only(catalog):
+    asked = []
+    spec = make_spec(3, PATCHES, crops=CROPS)
+    fresh = catalogs.Catalog(catalog.version, catalog.slides, lambda places: asked.extend(places) or catalog._fetch(places))
+    with stream.batches(fresh, spec, seed=0) as batches:
+        batches._pending[0].result()
+        assert len(asked) == len(set(asked)) == 3
+        assert len({r.slide for r in next(batches).requests}) == 3
+
+
 def test_stats_count_what_happened(catalog):
     stats, bucket = stream.Stats(), storage.Bucket()
     read(catalog, spec_of(), 4, stats=stats, bucket=bucket)

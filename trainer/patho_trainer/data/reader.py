@@ -108,7 +108,9 @@ class Reader:
     async def _begin(self, step: int) -> list[Work]:
         """The works of a step, by slot; begins the columns that this step needs, and those ahead of it a few steps at a time."""
         async with self._planning:
-            if min(self._until.values()) < self._last(step + self._steps_ahead):
+            if min(self._until.values()) < 0:  # the first batch is waited for: only what it needs
+                await self._plan_until(step, step + 1)
+            elif min(self._until.values()) < self._last(step + self._steps_ahead):
                 await self._plan_until(step, self._last(step + self._steps_ahead + STEPS_PLANNED))
             return [work for _, work in sorted(self._works.pop(step).items())]
 

@@ -119,7 +119,7 @@ class Batches(Iterator[Batch]):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="patho-stream", daemon=True)
         self._thread.start()
-        self._read_ahead()
+        self._read_ahead(1)  # nothing competes with the batch that a training run waits for
 
     def __next__(self) -> Batch:
         """The next step's batch; waits until it is ready."""
@@ -132,7 +132,7 @@ class Batches(Iterator[Batch]):
         except BaseException:  # also of a signal handler: no thread may outlive the loop that reads
             self.close()
             raise
-        self._read_ahead()
+        self._read_ahead(self._prefetch)
         ready = sum(future.done() for future in self._pending)
         self._stats.deliver(len(batch.slots), ready * len(batch.slots), self._bucket)
         return batch
@@ -156,9 +156,9 @@ class Batches(Iterator[Batch]):
         """Close."""
         self.close()
 
-    def _read_ahead(self) -> None:
+    def _read_ahead(self, count: int) -> None:
         """Back-pressure: a step is begun when a batch is taken, never earlier."""
-        for step in itertools.islice(self._steps, self._prefetch - len(self._pending)):
+        for step in itertools.islice(self._steps, count - len(self._pending)):
             self._pending.append(asyncio.run_coroutine_threadsafe(self._batch(step), self._loop))
 
     async def _batch(self, step: int) -> Batch:
