@@ -1,5 +1,6 @@
 """PathoPretrain: what to train, on which slides, where."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -373,3 +374,8 @@ class PretrainSpec(Spec):
     ] = []
     """A PathoEval for every checkpoint that hits everySteps; the three newest finished ones stay. The first task of the first entry
     decides which checkpoint is the best; it is kept. An evaluation that fails never stops the training."""
+
+
+def loss_group_size(spec: PretrainSpec) -> int:
+    """Patches of a loss group. Null is 1 for DINO; for DINOv2 64, its batch on one GPU, or the largest divisor that the batch shares."""
+    return spec.training.loss_group_size or {"DINO": 1, "DINOv2": math.gcd(64, spec.training.batch_size)}[spec.method]

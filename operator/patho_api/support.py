@@ -1,9 +1,10 @@
-"""What this release does not do yet, said in sentences: nothing that a user writes is ignored in silence.
+"""What cannot be run though every field is valid, said in sentences: nothing that a user writes is ignored in silence.
 
 A *refusal* stops the run before anything starts (exit code 40, condition Failed); a *note* says that a field has no effect
 (condition FullySupported=False).
 """
 
+from patho_api import pretrain
 from patho_api.evaluate import EvalSpec, EvalTemplate
 from patho_api.pretrain import PretrainSpec, Training
 
@@ -23,9 +24,8 @@ MASKED_TASKS = ("CoNSeP", "PatchSegmentation")
 
 
 def refusals(spec: PretrainSpec | EvalSpec) -> list[str]:
-    """Why this specification cannot be run by this release; empty if it can. At present every field can."""
-    del spec
-    return []
+    """Why this specification cannot be run; empty if it can."""
+    return _pretrain_refusals(spec) if isinstance(spec, PretrainSpec) else []
 
 
 def notes(spec: PretrainSpec | EvalSpec) -> list[str]:
@@ -42,6 +42,25 @@ def _pretrain_notes(spec: PretrainSpec) -> list[str]:
         strange = [name for name in DINOV2_ONLY if set_here[name] != defaults[name]]
         found += [f"spec.training.{name} has no effect with method DINO: remove it" for name in strange]
     return found
+
+
+def _pretrain_refusals(spec: PretrainSpec) -> list[str]:
+    training, processes = spec.training, spec.compute.nodes * spec.compute.processes_per_node
+    size = pretrain.loss_group_size(spec)
+    groups = training.batch_size // size
+    candidates = [
+        (
+            processes > groups,
+            f"spec.compute: {processes} processes share {groups} loss groups of {size} patches, and a process takes whole groups: lower "
+            "nodes or processesPerNode, or lower spec.training.lossGroupSize",
+        ),
+        (
+            spec.method == "DINOv2" and size == 1 and training.koleo_weight > 0,
+            "spec.training.koleoWeight: KoLeo needs a neighbour, and a loss group has one patch: set lossGroupSize to 2 or more (batchSize "
+            "must be a multiple of it), or koleoWeight to 0",
+        ),
+    ]
+    return [sentence for applies, sentence in candidates if applies]
 
 
 def _eval_notes(spec: EvalTemplate) -> list[str]:

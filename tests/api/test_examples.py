@@ -33,3 +33,11 @@ def test_the_evaluation_names_the_run_of_the_main_example():
 def test_the_examples_have_names_of_their_own():
     found = [(r.kind, r.name) for path in EXAMPLES for r in resource.load(str(path))]
     assert len(set(found)) == len(found)
+
+
+def test_midnights_stages_differ_in_resolution_rate_and_start_only():
+    first, second = (resource.load(str(EXAMPLES[0].parent / name))[0].spec for name in ("midnight-vitg14.yaml", "midnight-vitg14-392.yaml"))
+    assert (first.training.crops.global_size_px, second.training.crops.global_size_px) == (224, 392)
+    same = ("loss_group_size", "centering", "prototypes", "kde_weight", "augmentation", "normalization", "drop_path", "layer_decay")
+    assert [getattr(first.training, name) for name in same] == [getattr(second.training, name) for name in same]
+    assert first.training.augmentation.hed

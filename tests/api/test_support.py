@@ -22,7 +22,7 @@ def make_eval(**spec):
     "spec",
     [
         make_pretrain(),
-        make_pretrain(training={"augmentation": {"hsvFilter": True}}),
+        make_pretrain(method="DINOv2", training={"augmentation": {"hsvFilter": True, "hed": True, "rotate90": True}}),
         make_eval(),
         make_eval(tasks=MASKED, compute={"nodes": 2}),
     ],
@@ -30,6 +30,19 @@ def make_eval(**spec):
 def test_a_plain_specification_is_supported_whole(spec):
     assert support.refusals(spec) == []
     assert support.notes(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (make_pretrain(method="DINOv2", compute={"nodes": 5}), "spec.compute: 5 processes share 4 loss groups of 64 patches"),
+        (make_pretrain(training={"lossGroupSize": 256}, compute={"nodes": 2}), "spec.compute: 2 processes share 1 loss groups of 256"),
+        (make_pretrain(method="DINOv2", training={"lossGroupSize": 1}), "spec.training.koleoWeight: KoLeo needs a neighbour"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_any_pod_is_made(spec, sentence):
+    (found,) = support.refusals(spec)
+    assert found.startswith(sentence)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,12 @@ def resolved(spec: pretrain.PretrainSpec) -> Hyperparameters:
     """
     training = spec.training
     given = {name: value for name in pretrain.Training.model_fields if (value := getattr(training, name)) is not None}
-    widths = {"ibot_prototypes": training.prototypes, "ibot_head_bottleneck_width": training.head_bottleneck_width}
-    filled = _reference(spec.method, training.steps, training.batch_size) | widths | given | {"crops": _crops(spec.method, training.crops)}
+    derived = {
+        "loss_group_size": pretrain.loss_group_size(spec),
+        "ibot_prototypes": training.prototypes,
+        "ibot_head_bottleneck_width": training.head_bottleneck_width,
+    }
+    filled = _reference(spec.method, training.steps, training.batch_size) | derived | given | {"crops": _crops(spec.method, training.crops)}
     micro, group = filled["micro_batch_size"], filled["loss_group_size"]
     if micro % group:
         raise errors.InvalidConfiguration(
@@ -80,7 +84,6 @@ def _reference(method: Literal["DINO", "DINOv2"], steps: int, batch_size: int) -
     if method == "DINO":
         return lengths | {
             "learning_rate": 5e-4 * batch_size / 256,
-            "loss_group_size": 1,
             "teacher_momentum": 0.996,
             "teacher_temperature": 0.04,
             "norm_last_layer": True,
@@ -90,7 +93,6 @@ def _reference(method: Literal["DINO", "DINOv2"], steps: int, batch_size: int) -
         }
     return lengths | {
         "learning_rate": 4e-3 * math.sqrt(batch_size / 1024),
-        "loss_group_size": math.gcd(64, batch_size),
         "teacher_momentum": 0.992,
         "teacher_temperature": 0.07,
         "norm_last_layer": False,

@@ -35,7 +35,6 @@ def test_members_are_the_positions_of_each_group():
 @pytest.mark.parametrize(
     ("training", "world", "sentence"),
     [
-        ({"group": 1, "micro": 4}, 1, "KoLeo needs a neighbour.*lossGroupSize to 2"),
         ({"group": 4, "micro": 4, "batch": 12}, 2, "not shared out evenly over 2 processes.*set it to 8 or more"),
     ],
 )

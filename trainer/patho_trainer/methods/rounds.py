@@ -23,12 +23,7 @@ def members(slots: Sequence[int], h: config.Hyperparameters) -> np.ndarray[tuple
 
 
 def check(h: config.Hyperparameters, world_size: int) -> None:
-    """Raises InvalidConfiguration for loss groups that do not fit the losses or the number of processes."""
-    if h.method == "DINOv2" and h.loss_group_size == 1 and h.koleo_weight > 0:
-        raise errors.InvalidConfiguration(
-            "training.koleoWeight: KoLeo needs a neighbour, and a loss group has one patch: set lossGroupSize to 2 or more (batchSize must "
-            "be a multiple of it), or koleoWeight to 0"
-        )
+    """Raises InvalidConfiguration for micro-batches that cannot be shared out evenly over the processes."""
     fewest, most = h.loss_groups // world_size, -(-h.loss_groups // world_size)
     if _rounds(most, h) > fewest:
         raise errors.InvalidConfiguration(
