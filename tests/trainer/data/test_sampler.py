@@ -226,3 +226,16 @@ def test_a_place_is_drawn_again_on_the_same_slide_and_ends():
     assert [r.redraw for r in chain] == list(range(9))
     assert {(r.step, r.slot, r.slide, r.mpp, r.attempt) for r in chain} == {(9, 1, chain[0].slide, chain[0].mpp, 0)}
     assert len({(r.x, r.y) for r in chain}) == 9
+
+
+@pytest.mark.parametrize("box", [(0, 70, 0, 53), (12, 40, 9, 31), (69, 70, 52, 53), (0, 1, 0, 1), (5, 5, 0, 0)])
+def test_cells_have_the_coverage_that_the_patch_at_their_centre_has(box):
+    top, bottom, left, right = box
+    mask = np.zeros((70, 53), dtype=bool)
+    mask[top:bottom, left:right] = np.random.default_rng(2).random((bottom - top, right - left)) < 0.8
+    tissue, level = places.tissue(mask), make_levels(1696, 2240)[0]  # 32 px a mask pixel
+    starts = np.arange(0, 1500, 97) / 32
+    shares = places._shares(tissue.integral(), starts, starts, (6.5, 4.25))
+    expected = [[tissue.coverage(y, x, 4.25, 6.5) for x in starts] for y in starts]
+    np.testing.assert_allclose(shares, expected, atol=1e-12)
+    assert len(places.places(tissue.integral(), level, 200, 0.4, free=True).accepted) > 0

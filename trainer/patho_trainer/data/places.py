@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,9 +26,15 @@ class Tissue:
     columns: int
     packed: NDArray[np.uint8]  # (rows, ceil(columns / 8))
 
-    def integral(self) -> NDArray[np.int32]:
-        """Sums of all pixels above and left of each pixel corner, shape (rows + 1, columns + 1)."""
-        return np.asarray(cv2.integral(np.unpackbits(self.packed, axis=1, count=self.columns)), dtype=np.int32)
+    def integral(self) -> "Sums":
+        """Of the part that holds all tissue: most of a slide is glass."""
+        rows, bytes_ = np.flatnonzero(self.packed.any(axis=1)), np.flatnonzero(self.packed.any(axis=0))
+        if not len(rows):
+            return Sums(np.zeros((1, 1), np.int32), 0, 0, self.rows, self.columns)
+        part = self.packed[rows[0] : rows[-1] + 1, bytes_[0] : bytes_[-1] + 1]
+        left = 8 * int(bytes_[0])
+        pixels = np.unpackbits(part, axis=1, count=min(8 * part.shape[1], self.columns - left))
+        return Sums(np.asarray(cv2.integral(pixels), dtype=np.int32), int(rows[0]), left, self.rows, self.columns)
 
     def coverage(self, top: float, left: float, height: float, width: float) -> float:
         """Share of a rectangle that lies on the mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
@@ -39,6 +46,16 @@ class Tissue:
         bits = np.unpackbits(self.packed[first:last, byte : -(-stop // 8)], axis=1)[:, start - byte * 8 : stop - byte * 8]
         down, across = _overlaps(first, last, top, height), _overlaps(start, stop, left, width)
         return float(down @ bits @ across) / (height * width)
+
+
+class Sums(NamedTuple):
+    """Sums of all pixels above and left of each pixel corner, (h + 1, w + 1), of a part of a mask; the rest of it is empty."""
+
+    table: NDArray[np.int32]
+    top: int  # where the part begins
+    left: int
+    rows: int  # of the whole mask
+    columns: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +101,14 @@ def tissue(mask: NDArray[np.bool_]) -> Tissue:
     return Tissue(mask.shape[0], mask.shape[1], np.packbits(mask, axis=1))
 
 
-def places(sums: NDArray[np.int32], level: catalog.Level, source_px: int, min_coverage: float, *, free: bool) -> Places:
+def places(sums: Sums, level: catalog.Level, source_px: int, min_coverage: float, *, free: bool) -> Places:
     """The accepted cells of a level for patches of `source_px` level pixels; the slide must be at least that large.
 
     A cell is accepted if the patch at its centre (Grid: at its corner) lies on enough tissue. Where cells of a patch's size are too
     few, smaller ones are taken, down to the mask's own pixels; if even those find none, the best covered cell it is.
     """
     limit = level.width - source_px, level.height - source_px
-    scale = (sums.shape[1] - 1) / level.width, (sums.shape[0] - 1) / level.height
+    scale = sums.columns / level.width, sums.rows / level.height
     size = source_px * scale[0], source_px * scale[1]
     cell_px = float(source_px)
     while True:
@@ -123,17 +140,27 @@ def _corners(count: int, step: float, limit: int, *, free: bool) -> Floats:
     return np.asarray(np.minimum(np.floor((np.arange(count) + middle) * step), limit), dtype=np.float64)
 
 
-def _shares(sums: NDArray[np.int32], tops: Floats, lefts: Floats, size: tuple[float, float]) -> Floats:
+def _shares(sums: Sums, tops: Floats, lefts: Floats, size: tuple[float, float]) -> Floats:
     """Coverage of a patch at each pair (top, left), shape (len(tops), len(lefts)), exact: an integral image is bilinear in between."""
     width, height = size
-    rows = _between(sums, tops + height, 0) - _between(sums, tops, 0)
-    columns: Floats = _between(rows, lefts + width, 1) - _between(rows, lefts, 1)
-    return columns / (width * height)
+    tops, lefts = tops - sums.top, lefts - sums.left
+    down, across = (_touching(at, length, n - 1) for at, length, n in zip((tops, lefts), (height, width), sums.table.shape, strict=True))
+    found = np.zeros((len(tops), len(lefts)))
+    if down.start < down.stop and across.start < across.stop:
+        rows = _between(sums.table, tops[down] + height, 0) - _between(sums.table, tops[down], 0)
+        columns = _between(rows, lefts[across] + width, 1) - _between(rows, lefts[across], 1)
+        found[down, across] = columns / (width * height)
+    return found
+
+
+def _touching(starts: Floats, length: float, end: int) -> slice:
+    """Which of the windows [start, start + length], ascending, have something of [0, end]."""
+    return slice(int(np.searchsorted(starts, -length, "right")), int(np.searchsorted(starts, end, "left")))
 
 
 def _between(sums: NDArray[np.int32] | Floats, at: Floats, axis: int) -> Floats:
     """`sums` at fractional positions along an axis, by linear interpolation."""
-    at = np.minimum(at, sums.shape[axis] - 1)
+    at = np.clip(at, 0, sums.shape[axis] - 1)
     low = np.minimum(at.astype(np.int64), sums.shape[axis] - 2)
     part = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
     below, above = np.take(sums, low, axis=axis), np.take(sums, low + 1, axis=axis)
