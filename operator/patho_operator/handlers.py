@@ -13,7 +13,7 @@ from typing import Any
 import kopf
 
 from patho_api import names
-from patho_operator import models, observed
+from patho_operator import models, observed, stateless
 from patho_operator.observed import Job, Key, Observed, Pod
 from patho_operator.queue import Queue
 
@@ -138,6 +138,8 @@ def settings() -> kopf.OperatorSettings:
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.scanning.disabled = True
+    found.persistence.diffbase_storage = stateless.NoDiffBase()
+    found.persistence.progress_storage = stateless.NoProgress()
     found.watching.server_timeout = WATCH_SECONDS
     found.watching.client_timeout = WATCH_CONNECTION_SECONDS
     found.watching.chunk_size = PAGE

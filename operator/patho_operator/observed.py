@@ -87,6 +87,7 @@ class Job:
     uid: str
     attempt: int
     created: Time
+    started: Time | None = None  # when it was admitted last
     owner_uid: str = ""
     deleting: bool = False
     suspended: bool = False
@@ -169,6 +170,7 @@ def job(body: Json) -> Job:
         uid=metadata.get("uid", ""),
         attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
+        started=times.parse((body.get("status") or {}).get("startTime")),
         owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), ""),
         deleting="deletionTimestamp" in metadata,
         suspended=bool(spec.get("suspend")),

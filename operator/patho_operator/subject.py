@@ -1,6 +1,8 @@
 """The resource a decision is about, as the API server has it: specification (or why it is unusable) and present status. Pure."""
 
 import dataclasses
+import functools
+import json
 from typing import Any
 
 import pydantic
@@ -10,6 +12,7 @@ from patho_operator import manifests
 from patho_operator.observed import Json, Key
 
 Status = status.PretrainStatus | status.EvalStatus
+REMEMBERED = 256  # specifications
 STATUSES: dict[str, type[Status]] = {names.PRETRAIN: status.PretrainStatus, names.EVAL: status.EvalStatus}
 
 
@@ -43,26 +46,34 @@ def parse(body: Json) -> Subject:
         resource=found,
         refusals=refusals,
         notes=notes,
-        status=_status(body["kind"], raw),
+        status=status_of(body),
         raw_status=raw,
     )
 
 
 def _specification(body: Json) -> tuple[resource.Resource | None, tuple[str, ...], tuple[str, ...]]:
+    metadata = {name: body["metadata"].get(name) for name in ("name", "namespace", "uid", "generation")}
+    parts = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body.get("spec") or {}}
+    return _read(json.dumps(parts, default=dict))
+
+
+@functools.lru_cache(REMEMBERED)
+def _read(text: str) -> tuple[resource.Resource | None, tuple[str, ...], tuple[str, ...]]:
+    """A specification from its JSON: (resource or None, refusals, notes). Several turns on a resource follow each other closely."""
     try:
-        found = resource.parse(dict(body))
+        found = resource.parse(json.loads(text))
     except resource.InvalidResource as error:
         return None, tuple(str(error).splitlines()), ()
     notes = [*support.notes(found.spec), *manifests.ignored(found)]
     return found, (*support.refusals(found.spec), *manifests.refused(found)), tuple(notes)
 
 
-def _status(kind: str, raw: Json) -> Status:
-    """The status; parts that this release cannot read (another release wrote them) are dropped rather than fatal."""
-    kept: dict[str, Any] = dict(raw)
+def status_of(body: Json) -> Status:
+    """The status of a resource; parts that this release cannot read (another release wrote them) are dropped rather than fatal."""
+    kept: dict[str, Any] = dict(body.get("status") or {})
     while True:
         try:
-            return STATUSES[kind].model_validate(kept)
+            return STATUSES[body["kind"]].model_validate(kept)
         except pydantic.ValidationError as error:
             for problem in error.errors():
                 kept.pop(str(problem["loc"][0]), None)

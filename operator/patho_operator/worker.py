@@ -82,7 +82,11 @@ class Worker:
         return View(found, observed, reconcile(found, observed, _now(), image=self.image), live)
 
     async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
-        seen = await self.cluster.look(key) if live else self.indexes.observe(key)
+        seen = self.indexes.observe(key)
+        if live and (seen.jobs or seen.pods or (body.get("status") or {}).get("attempt")):
+            # of a resource that never began the index shows nothing: its Job's name is known, and the server refuses a second one;
+            # two lists for each of a thousand new resources would be a million objects looked at
+            seen = await self.cluster.look(key)
         host = seen.host()
         wanted = models.pretrain_name(body)
         pretrain = self.indexes.body(Key(names.PRETRAIN, key.namespace, wanted)) if wanted else None
@@ -97,20 +101,19 @@ class Worker:
             problem = Problem(refused.reason, refused.message)
             view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
             written = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
-        if written:
-            self._note(key, view.subject, written)
-        self.metrics.runs.shown[key] = subject.parse(written).status if written else view.subject.status
+        self.metrics.runs.shown[key] = self._note(key, view.subject, written) if written else view.subject.status
         return view.plan.requeue_seconds
 
-    def _note(self, key: Key, before: Subject, written: Json) -> None:
-        """Remember what was written until the index has it, and count what is new."""
+    def _note(self, key: Key, before: Subject, written: Json) -> subject.Status:
+        """Remember what was written until the index has it, and count what is new; returns the new status."""
         self.indexes.written[key] = written
-        old, new = before.status, subject.parse(written).status
+        old, new = before.status, subject.status_of(written)
         for reason, more in (("incident", new.restarts - old.restarts), ("disruption", new.disruptions - old.disruptions)):
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         start = times.parse(new.start_time)
         if new.phase == "Running" and old.phase == "Starting" and new.attempt == 1 and start:
             self.metrics.time_to_running.observe(times.seconds_between(start, _now()))
+        return new
 
     def _forget(self, key: Key) -> None:
         """The resource is gone; its children follow by their owner references."""

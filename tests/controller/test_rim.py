@@ -67,6 +67,18 @@ async def test_a_turn_looks_live_before_it_creates(cluster, fake):
     assert not [r for r in fake.requests if r.verb == "POST"]
 
 
+async def test_a_new_resource_costs_one_read_and_two_writes(cluster, fake):
+    """Besides its event. A list for each of a thousand new resources would look at a million objects."""
+    body = make_pretrain()
+    fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
+    await _worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
+    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests if "events" not in r.path] == [
+        ("GET", "vits16"),
+        ("POST", "jobs"),
+        ("PATCH", "status"),
+    ]
+
+
 async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):
     fake.refuse("GET", RESOURCE, 404, "NotFound")
     turn = _worker(cluster, Indexes())

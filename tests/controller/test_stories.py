@@ -45,6 +45,11 @@ def test_a_run_whose_pods_run_is_running_and_nothing_is_done():
     assert after(body, plan)["status"]["phase"] == "Running"
 
 
+def test_waiting_for_the_first_pods_writes_nothing_new():
+    body = started(make_pretrain())
+    assert plan_for(body, [make_job(body)], [make_pod(body, pending=True)], now=at(1)).status is None
+
+
 def test_looking_twice_changes_nothing():
     body = started(make_pretrain())
     look = [make_job(body)], [make_pod(body)]
@@ -277,6 +282,13 @@ def test_accelerator_seconds_go_by_what_the_attempt_had_not_by_what_the_next_wil
     body["spec"]["compute"]["resources"]["limits"]["nvidia.com/gpu"] = 1
     plan = plan_for(body, [job], [make_pod(body)], now=at(100))
     assert plan.status["acceleratorSeconds"] == 8 * 100
+
+
+def test_the_seconds_of_an_evicted_pod_are_not_lost_with_it():
+    body = started(make_pretrain(compute={"nodes": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}}))
+    pods = [make_pod(body, 0), make_pod(body, 1, created=at(3600), started=at(3600), failures=1)]
+    plan = plan_for(body, [make_job(body)], pods, now=at(4000))
+    assert plan.status["acceleratorSeconds"] == 2 * 4000
 
 
 def test_a_resource_that_is_being_deleted_is_left_to_the_garbage_collector():
