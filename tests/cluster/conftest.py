@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster import controlplane, kwok, leftovers, node, release, tools
 from tests.cluster.cluster import Cluster
+from tests.cluster.laboratory import bucket, lab  # noqa: F401  # fixtures
 from tests.cluster.network import Network
 from tests.cluster.processes import Processes
 

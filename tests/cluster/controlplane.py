@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import socket
+from collections.abc import Mapping, Sequence
 
 from tests.cluster import pki, tools, waiting
 from tests.cluster.cluster import Cluster, Refused
@@ -10,6 +11,7 @@ from tests.cluster.network import Network
 from tests.cluster.processes import Processes
 
 START_SECONDS = 90  # measured: 4 s on an idle machine; two busy cores need ten times that
+Flags = Mapping[str, Sequence[str]]
 QUICK_CLIENT = ("--kube-api-qps=500", "--kube-api-burst=1000")
 
 
@@ -22,6 +24,7 @@ class ControlPlane:
     network: Network
     port: int
     cluster: Cluster  # as administrator
+    flags: Flags
 
     @property
     def folder(self) -> pathlib.Path:
@@ -35,12 +38,15 @@ class ControlPlane:
         return pki.kubeconfig(self.folder / f"{name}.kubeconfig", f"https://{host}:{self.port}", self.authority.file, credentials)
 
 
-def start(processes: Processes, network: Network | None = None) -> ControlPlane:
-    """Start all four and wait until they work. With a `network` the API listens for pods too, else on the loopback alone."""
+def start(processes: Processes, network: Network | None = None, *, flags: Flags | None = None) -> ControlPlane:
+    """Start all four and wait until they work. With a `network` the API listens for pods too, else on the loopback alone.
+
+    `flags` are further ones by process; of two of the same name the later counts.
+    """
     port = free_port()
     authority = pki.authority(processes.folder / "pki")
     admin = processes.folder / "admin.kubeconfig"
-    plane = ControlPlane(processes, authority, network or Network(), port, Cluster(admin))
+    plane = ControlPlane(processes, authority, network or Network(), port, Cluster(admin), flags or {})
     plane.client("admin", "admin", pki.ADMINS)
     _start_api_server(plane, _start_etcd(processes), "0.0.0.0" if network else "127.0.0.1")
     _start_controllers(plane)
@@ -101,6 +107,7 @@ def _start_api_server(plane: ControlPlane, etcd: str, bind: str) -> None:
             f"--kubelet-client-key={kubelet_key}",
             f"--kubelet-certificate-authority={plane.authority.file}",
             "--kubelet-preferred-address-types=InternalIP",
+            *plane.flags.get("kube-apiserver", ()),
         ],
     )
     waiting.until(lambda: _ready(plane), what="API server ready", seconds=START_SECONDS)
@@ -120,7 +127,7 @@ def _start_controllers(plane: ControlPlane) -> None:
                 "--node-monitor-period=2s",
                 "--node-monitor-grace-period=16s",
             ]
-        plane.processes.start(name, command)
+        plane.processes.start(name, [*command, *plane.flags.get(name, ())])
 
 
 def _addresses(network: Network) -> list[str]:

@@ -15,7 +15,7 @@ LAST_WORDS = "test.pathoscale.dev/last-words"
 PODS = "127.99.0.1/16"  # pods' addresses are on the loopback: what talks to a fake pod is refused at once, nothing leaves the machine
 
 
-def start(processes: Processes, kubeconfig: pathlib.Path, *, kind: str = "fake") -> None:
+def start(processes: Processes, kubeconfig: pathlib.Path, *, kind: str = "fake", lease_seconds: int = 40, cidr: str = PODS) -> None:
     """Start a kwok controller for the nodes of one kind; it needs the rights of an administrator. To kill it is to kill these nodes."""
     processes.start(
         process_name(kind),
@@ -24,9 +24,9 @@ def start(processes: Processes, kubeconfig: pathlib.Path, *, kind: str = "fake")
             f"--kubeconfig={kubeconfig}",
             "--manage-all-nodes=false",
             f"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node={kind}",
-            "--node-lease-duration-seconds=40",
+            f"--node-lease-duration-seconds={lease_seconds}",
             f"--server-address=127.0.0.1:{controlplane.free_port()}",
-            f"--cidr={PODS}",
+            f"--cidr={cidr}",
             f"--config={STAGES}",
         ],
     )
@@ -37,10 +37,10 @@ def process_name(kind: str) -> str:
     return f"kwok-{kind}"
 
 
-def add_nodes(cluster: Cluster, number: int, *, kind: str = "fake") -> list[str]:
+def add_nodes(cluster: Cluster, number: int, *, kind: str = "fake", pods: int = 110) -> list[str]:
     """Add nodes of a kind, labelled with it, and wait until they are ready; their names."""
     names = [f"{'kwok' if kind == 'fake' else kind}-{i}" for i in range(number)]
-    cluster.apply(*[_node(name, kind) for name in names])
+    cluster.apply(*[_node(name, kind, pods) for name in names])
     waiting.until(lambda: len(_ready(cluster, kind)) >= number, what=f"{number} nodes ready, {kind}")
     return names
 
@@ -55,8 +55,8 @@ def end_pod(cluster: Cluster, pod: str, exit_code: int, last_words: str = "") ->
     cluster.kubectl("annotate", "pod", pod, f"{LAST_WORDS}={last_words}", f"{EXIT_CODE}={exit_code}", "--overwrite")
 
 
-def _node(name: str, kind: str) -> Manifest:
-    size = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8", "ephemeral-storage": "4Ti"}
+def _node(name: str, kind: str, pods: int) -> Manifest:
+    size = {"cpu": "96", "memory": "1Ti", "pods": str(pods), "nvidia.com/gpu": "8", "ephemeral-storage": "4Ti"}
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -6,6 +6,7 @@ import pathlib
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 
 from tests.cluster import controlplane, waiting
 from tests.cluster.cluster import Cluster
@@ -34,8 +35,9 @@ def uninstall(cluster: Cluster) -> None:
 class Operator:
     """`python -m patho_operator` on this machine, as the service account that the chart made."""
 
-    def __init__(self, processes: Processes, cluster: Cluster):
+    def __init__(self, processes: Processes, cluster: Cluster, settings: Mapping[str, str] = IMPATIENT):
         self._processes = processes
+        self._settings = settings
         self.port = controlplane.free_port()
         self._kubeconfig = as_service_account(cluster, processes.folder / "operator.kubeconfig")
 
@@ -43,12 +45,17 @@ class Operator:
         """Start it and wait until it works."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("KUBERNETES_")}
         own = {"KUBECONFIG": str(self._kubeconfig), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "test-operator", "PATHO_PORT": str(self.port)}
-        self._processes.start("operator", [sys.executable, "-m", "patho_operator"], kept | own | IMPATIENT)
+        self._processes.start("operator", [sys.executable, "-m", "patho_operator"], kept | own | self._settings)
         waiting.until(lambda: self._processes.check("operator") and self._is_ready(), what="operator ready", seconds=90)
 
     def kill(self) -> None:
         """End it as a crash does."""
         self._processes.kill("operator")
+
+    def metrics(self) -> str:
+        """Its exposition."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
 
     def log(self) -> str:
         """What it said."""

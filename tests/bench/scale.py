@@ -1,0 +1,181 @@
+"""A control plane that counts: every write by whom, CPU seconds of each process; and a client that is quick enough not to matter."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import aiohttp
+
+from tests.cluster import controlplane, kwok, node, release
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.processes import Processes
+
+Manifest = dict[str, Any]
+NAMESPACE = "bench"
+PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+AT_ONCE = 32  # requests of the client
+QUIET_SECONDS = 3.0  # without a write: everything has settled
+PODS_A_NODE = 100
+# Endpoints refuse addresses of the loopback, which the other tests give to fake pods so that nothing leaves the machine: here nobody
+# is asked anything
+PODS_CIDR = "10.99.0.1/16"
+NO_QUESTIONS = {"PATHO_PROGRESS_SECONDS": "86400"}
+TICKS = os.sysconf("SC_CLK_TCK")
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [
+        {"level": "None", "verbs": ["get", "list", "watch"]},
+        {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+        {"level": "Metadata"},
+    ],
+}
+PATHS = {
+    "Job": "/apis/batch/v1/namespaces/bench/jobs",
+    "Service": "/api/v1/namespaces/bench/services",
+    "ConfigMap": "/api/v1/namespaces/bench/configmaps",
+    "PathoPretrain": "/apis/pathoscale.dev/v1alpha1/namespaces/bench/pathopretrains",
+}
+PODS = "/api/v1/namespaces/bench/pods"
+
+
+@dataclasses.dataclass
+class Bench:
+    """The control plane, the operator, and their accounts."""
+
+    plane: ControlPlane
+    operator: release.Operator
+    audit: pathlib.Path
+
+    def cpu_seconds(self, *names: str) -> float:
+        """User and system time of processes so far."""
+        return sum(_cpu(self.plane.processes.pid(name)) for name in names)
+
+    def rss_mib(self, name: str) -> float:
+        """Resident memory of a process now."""
+        status = pathlib.Path(f"/proc/{self.plane.processes.pid(name)}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def writes(self, offset: int) -> Counter[tuple[str, str, str]]:
+        """Writes in the bench's namespace since `offset` of the audit log: (user, verb, resource)."""
+        found: Counter[tuple[str, str, str]] = Counter()
+        with self.audit.open() as file:
+            file.seek(offset)
+            for entry in map(json.loads, file):
+                about = entry.get("objectRef") or {}
+                if about.get("namespace") == NAMESPACE:
+                    resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+                    found[entry["user"]["username"].rpartition(":")[2], entry["verb"], resource] += 1
+        return found
+
+    async def settle(self) -> int:
+        """Wait until nothing has been written for a while; the size of the audit log then."""
+        size, since = self.audit.stat().st_size, time.monotonic()
+        while time.monotonic() - since < QUIET_SECONDS:
+            await asyncio.sleep(0.2)
+            if (now := self.audit.stat().st_size) != size:
+                size, since = now, time.monotonic()
+        return size
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator["Client"]:
+        """A client with the rights of an administrator."""
+        pki = self.plane.authority.folder
+        context = ssl.create_default_context(cafile=str(self.plane.authority.file))
+        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        connector = aiohttp.TCPConnector(ssl=context, limit=2 * AT_ONCE)
+        async with aiohttp.ClientSession(f"https://127.0.0.1:{self.plane.port}", connector=connector, timeout=NEVER) as session:
+            yield Client(session)
+
+
+NEVER = aiohttp.ClientTimeout(total=None)
+
+
+@dataclasses.dataclass
+class Client:
+    """Raw requests."""
+
+    session: aiohttp.ClientSession
+
+    async def call(self, verb: str, path: str, body: Any = None, content_type: str = "application/json") -> Manifest:
+        """One request that must succeed."""
+        async with self.session.request(verb, path, data=json.dumps(body), headers={"Content-Type": content_type}) as answer:
+            found: Manifest = await answer.json()
+            assert answer.status < 300, f"{verb} {path}: {found.get('message')}"
+            return found
+
+    async def create(self, manifests: Iterable[Manifest]) -> None:
+        """Make objects, many at a time."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(manifest: Manifest) -> None:
+            async with gate:
+                await self.call("POST", PATHS[manifest["kind"]], manifest)
+
+        await asyncio.gather(*map(one, manifests))
+
+    async def running(self, number: int, without: Iterable[str] = ()) -> set[str]:
+        """Uids of the pods once `number` of them run, not counting those in `without`; by one watch."""
+        found: set[str] = set()
+        async with self.session.get(PODS, params={"watch": "1", "resourceVersion": "0"}) as answer:
+            buffer = b""
+            async for piece in answer.content.iter_any():
+                *lines, buffer = (buffer + piece).split(b"\n")
+                for event in map(json.loads, lines):
+                    _follow(found, event)
+                if len(found.difference(without)) >= number:
+                    return found
+        raise RuntimeError("the watch ended")
+
+    async def clean(self) -> None:
+        """Delete everything in the namespace and wait until it is gone."""
+        options = {"propagationPolicy": "Background"}
+        for kind in ("PathoPretrain", "Job", "ConfigMap"):
+            await self.call("DELETE", PATHS[kind], options)
+        for service in (await self.call("GET", PATHS["Service"]))["items"]:
+            await self.call("DELETE", f"{PATHS['Service']}/{service['metadata']['name']}", options)
+        for path in (PATHS["PathoPretrain"], PATHS["Job"], PODS):
+            while (await self.call("GET", f"{path}?limit=1"))["items"]:
+                await asyncio.sleep(0.5)
+
+
+def start(folder: pathlib.Path, nodes: int) -> Bench:
+    """Everything up, `nodes` fake nodes for 100 pods each. A busy machine must not lose them: leases and grace are long."""
+    processes = Processes(folder)
+    policy, audit = folder / "audit-policy.json", folder / "audit.log"
+    policy.write_text(json.dumps(AUDIT))
+    audit.touch()
+    flags = {
+        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"],
+        "kube-controller-manager": ["--node-monitor-grace-period=300s"],
+    }
+    plane = controlplane.start(processes, flags=flags)
+    kwok.start(processes, plane.cluster.kubeconfig, lease_seconds=120, cidr=PODS_CIDR)
+    kwok.add_nodes(plane.cluster, nodes, pods=PODS_A_NODE)
+    release.install(plane.cluster, {"nodeSelector": node.SELECTOR})
+    plane.cluster.kubectl("create", "namespace", NAMESPACE)
+    operator = release.Operator(processes, plane.cluster, settings=NO_QUESTIONS)
+    operator.start()
+    return Bench(plane, operator, audit)
+
+
+def _cpu(pid: int) -> float:
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _follow(running: set[str], event: Manifest) -> None:
+    """Keep the set of running pods up to date."""
+    pod = event["object"]
+    uid = pod["metadata"].get("uid", "")
+    alive = event["type"] != "DELETED" and pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+    (running.add if alive else running.discard)(uid)

@@ -1,0 +1,150 @@
+"""One run of three real pods that is disturbed in every way that a node offers: in the end its losses are those of an undisturbed run."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from patho_api import names
+from patho_api.pretrain import PretrainSpec
+from tests.cluster import release, runs, waiting
+from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.laboratory import SLIDE, compute
+from tests.trainer import runs as local
+
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+PATIENCE_SECONDS = 300
+TRAINING = {
+    "steps": 100_000,
+    "batchSize": 6,
+    "precision": "Float32",
+    "crops": {"globalSizePx": 32, "localSizePx": 16, "localCount": 2},
+    "prototypes": 256,
+    "headHiddenWidth": 64,
+    "headBottleneckWidth": 32,
+}
+COMMON = {"model": {"architecture": "vit_tiny_patch16_224"}, "patches": {"sizePx": 64, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}]}}
+
+
+def pretrain(server: str) -> Manifest:
+    storage = {"endpoint": server, "anonymous": True}
+    spec = COMMON | {
+        "slides": {"source": "gs://slides/", "index": "gs://work/index-disturbed", "storage": storage},
+        "training": TRAINING,
+        "checkpoints": {"url": "gs://work/runs/disturbed", "everySteps": 5},
+        "compute": compute(nodes=3),
+        "runPolicy": {"gracePeriodSeconds": 60},
+    }
+    return runs.resource(names.PRETRAIN, "disturbed", spec)
+
+
+class Run:
+    """The run, as seen through its pods and their processes on this machine."""
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+        self.losses: dict[int, list[float]] = {}
+
+    def status(self) -> Manifest:
+        return self.cluster.get("ppt", "disturbed").get("status", {})
+
+    def pod(self, index: int) -> str:
+        """Name of the running pod of an index."""
+        found = [p for p in runs.pods(self.cluster, "disturbed") if runs.index(p) == index and p["status"]["phase"] == "Running"]
+        return found[-1]["metadata"]["name"] if found else ""
+
+    def process(self, index: int, module: str) -> int:
+        """The process of a pod on this machine: `patho_trainer` is its container's first, `patho_trainer.worker` trains."""
+        uid = runs.uid(self.cluster.get("ppt", "disturbed"))
+        for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = file.read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            mine = any(w.startswith(uid) for w in words) and "--node-rank" in words and words[words.index("--node-rank") + 1] == str(index)
+            if mine and module in words:
+                return int(file.parent.name)
+        raise AssertionError(f"pod {index} has no process {module}")
+
+    def step(self) -> int:
+        """The newest step, after noting all losses that pod 0 knows; 0 while it knows none."""
+        code = "import glob; print(open(glob.glob('/tmp/patho-*/steps.jsonl')[0]).read())"
+        try:
+            lines = self.cluster.kubectl("exec", self.pod(0), "--", "python", "-c", code).splitlines()
+        except RuntimeError:
+            return 0
+        entries = [json.loads(line) for line in lines if line.endswith("}")]
+        for entry in entries:
+            self.losses.setdefault(entry["step"], []).append(entry["loss"])
+        return entries[-1]["step"] if entries else 0
+
+    def beyond(self, step: int) -> int:
+        """Wait for a later step."""
+        return waiting.until(
+            lambda: found if (found := self.step()) > step else 0, what=f"a step after {step}", seconds=PATIENCE_SECONDS, interval_seconds=1
+        )
+
+
+def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturbed_one(lab: Cluster, bucket: str, tmp_path: pathlib.Path):
+    lab.apply(pretrain(bucket))
+    run = Run(lab)
+    run.beyond(5)
+    acts: dict[str, Callable[[], object]] = {
+        "a worker process is killed": lambda: os.kill(run.process(1, "patho_trainer.worker"), signal.SIGKILL),
+        "a container is killed": lambda: os.kill(run.process(1, "patho_trainer"), signal.SIGKILL),
+        "pod 2 is deleted": lambda: lab.kubectl("delete", "pod", run.pod(2), "--grace-period=0", "--force", "--wait=false"),
+        "pod 0 is deleted": lambda: lab.kubectl("delete", "pod", run.pod(0), "--grace-period=0", "--force", "--wait=false"),
+        "the operator is restarted": lambda: lab.inside(release.NAMESPACE).kubectl("delete", "pods", "--all", "--wait=false"),
+    }
+    for name, act in acts.items():
+        disturb(run, name, act)
+    assert run.status()["attempt"] == 1
+    disturb(run, "a worker stands still", lambda: stall(run))
+    disturb(run, "suspended and resumed", lambda: suspend_and_resume(run))
+    assert run.status()["attempt"] == 3
+    change(lab, {"suspend": True})
+    runs.wait_for(lab, "disturbed", "Suspended", seconds=PATIENCE_SECONDS)
+    expected = undisturbed(tmp_path, max(run.losses))
+    assert all(math.isclose(loss, expected[step], rel_tol=1e-3) for step, losses in run.losses.items() for loss in losses)
+
+
+def disturb(run: Run, name: str, act: Callable[[], object]) -> None:
+    """Do something to the run, and tell how long it took until a step was made that it had not made before."""
+    reached, begin = run.step(), time.monotonic()
+    act()
+    run.beyond(reached)
+    print(f"\n{name}: {time.monotonic() - begin:.0f} s until a step beyond {reached}", flush=True)
+
+
+def change(cluster: Cluster, policy: dict) -> None:
+    cluster.kubectl("patch", "ppt", "disturbed", "--type=merge", "-p", json.dumps({"spec": {"runPolicy": policy}}))
+
+
+def stall(run: Run) -> None:
+    """Stop a worker in its tracks: the operator must notice, and end the attempt."""
+    os.kill(run.process(1, "patho_trainer.worker"), signal.SIGSTOP)
+    change(run.cluster, {"stallTimeoutSeconds": 15})
+    waiting.until(lambda: run.status()["attempts"][0].get("reason") == "Stalled", what="a stall", seconds=PATIENCE_SECONDS)
+    change(run.cluster, {"stallTimeoutSeconds": 900})
+
+
+def suspend_and_resume(run: Run) -> None:
+    """All ranks save the same step and end with 143; the next attempt goes on from there."""
+    change(run.cluster, {"suspend": True})
+    runs.wait_for(run.cluster, "disturbed", "Suspended", seconds=PATIENCE_SECONDS)
+    assert run.status()["checkpoint"]["latest"]["step"] >= max(run.losses)
+    change(run.cluster, {"suspend": False})
+
+
+def undisturbed(folder: pathlib.Path, steps: int) -> dict[int, float]:
+    """Losses by step of the same training in one process of this machine."""
+    slides = {"slides": {"source": str(SLIDE), "index": f"{folder}/index"}, "checkpoints": {"url": f"{folder}/run", "everySteps": 1000}}
+    with local.pod(PretrainSpec.model_validate(COMMON | slides | {"training": TRAINING}), folder) as pod:
+        pod.wait_for(lambda now: now.step >= steps)
+        return {entry["step"]: entry["loss"] for entry in local.steps(pod.space)}
