@@ -71,7 +71,9 @@ def test_single_node_runs_until_all_pods_run(bench: Bench, number: int):
     for whose, last in (("ours", ours[-1]), ("floor", floor[-1])):
         for writer, count in last.by_writer.most_common():
             print(f"   {whose:6} {count / number:6.2f}  {' '.join(writer)}")
-    assert statistics.median(r.writes for r in ours) <= 11
+    assert statistics.median(r.writes for r in ours) < statistics.median(r.writes for r in floor)
+    own = sum(n for (user, _, what), n in ours[-1].by_writer.items() if user == OPERATOR and what != "events")
+    assert own / number < 3.1  # a Job and two statuses; the Job controller's own number grows on a busy machine
 
 
 def test_a_large_gang_loses_a_pod_and_is_replaced_as_a_whole(bench: Bench):
@@ -126,7 +128,9 @@ async def clean(bench: Bench) -> None:
 
 def run(name: str, nodes: int = 1) -> Manifest:
     """A PathoPretrain with the example's size of specification."""
-    return runs.pretrain(name, nodes=nodes) | {"metadata": {"name": name, "namespace": scale.NAMESPACE}}
+    body = runs.pretrain(name, nodes=nodes) | {"metadata": {"name": name, "namespace": scale.NAMESPACE}}
+    body["spec"]["training"] = {"batchSize": max(256, nodes)}
+    return body
 
 
 def bare(name: str) -> list[Manifest]:
