@@ -82,7 +82,7 @@ async def main(known: settings.Settings) -> None:
 async def _lead(process: Process) -> None:
     """Act until SIGTERM. Raises LeadershipLost, and whatever else ends a part that must not end."""
     known, queue = process.settings, process.queue
-    indexes, board, suspect, cluster = Indexes(), Board(), set[Any](), Cluster(process.api)
+    indexes, board, suspect, cluster = Indexes(), Board(), set[Any](), Cluster(process.api, process.elector.fence)
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
     def listed() -> None:

@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from patho_api import names
@@ -39,10 +39,10 @@ def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") 
 
 
 class Cluster:
-    """Live looks and writes, over one client."""
+    """Live looks and writes, over one client. `fence` raises when this operator may no longer act, before each write."""
 
-    def __init__(self, api: client.Client) -> None:
-        self._api = api
+    def __init__(self, api: client.Client, fence: Callable[[], None] = lambda: None) -> None:
+        self._api, self._fence = api, fence
 
     async def get(self, key: Key) -> Json | None:
         """A resource, live; None if there is none."""
@@ -96,11 +96,15 @@ class Cluster:
             await self._post(subject, event)
         return written
 
+    async def _write(self, verb: str, where: str, *, body: Any, content_type: str = "application/json") -> Json:
+        self._fence()
+        return await self._api.request(verb, where, body=body, content_type=content_type)
+
     async def _delete(self, delete: Delete) -> None:
         """Without a propagation policy, deleting a Job would orphan its running pods."""
         options = {"propagationPolicy": delete.propagation, "preconditions": {"uid": delete.uid}}
         try:
-            await self._api.request("DELETE", path(delete.kind, delete.namespace, delete.name), body=options)
+            await self._write("DELETE", path(delete.kind, delete.namespace, delete.name), body=options)
         except errors.NotFound:
             return
         log.info("deleted %s %s/%s", delete.kind, delete.namespace, delete.name)
@@ -114,10 +118,10 @@ class Cluster:
         options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background", "preconditions": {"uid": burial.uid}}
         where = path("Pod", burial.namespace, burial.name)
         try:
-            await self._api.request(
+            await self._write(
                 "PATCH", f"{where}/status", body={"metadata": {"uid": burial.uid}, "status": status}, content_type=STRATEGIC_MERGE_PATCH
             )
-            await self._api.request("DELETE", where, body=options)
+            await self._write("DELETE", where, body=options)
         except errors.NotFound:
             return
         log.warning("removed pod %s/%s by force: %s", burial.namespace, burial.name, DEAD)
@@ -125,7 +129,7 @@ class Cluster:
     async def _create(self, manifest: Mapping[str, Any], subject: Subject) -> None:
         kind, namespace = manifest["kind"], subject.key.namespace
         try:
-            await self._api.request("POST", path(kind, namespace), body=manifest)
+            await self._write("POST", path(kind, namespace), body=manifest)
         except errors.AlreadyExists:
             await self._accept_existing(manifest, subject)
         except errors.Denied as error:
@@ -160,9 +164,9 @@ class Cluster:
         key = subject.key
         body = {"metadata": {"resourceVersion": subject.resource_version, "uid": subject.uid}, "status": patch}
         try:
-            return await self._api.request(
-                "PATCH", path(key.kind, key.namespace, key.name, "status"), body=body, content_type=MERGE_PATCH
-            ) | {"kind": key.kind}
+            return await self._write("PATCH", path(key.kind, key.namespace, key.name, "status"), body=body, content_type=MERGE_PATCH) | {
+                "kind": key.kind
+            }
         except errors.NotFound:
             return None
 
@@ -183,7 +187,7 @@ class Cluster:
             "count": 1,
         }
         try:
-            await self._api.request("POST", path("Event", key.namespace), body=body)
+            await self._write("POST", path("Event", key.namespace), body=body)
         except errors.AlreadyExists:
             await self._count(path("Event", key.namespace, f"{key.name}.{digest}"), now)
 
@@ -191,6 +195,6 @@ class Cluster:
         """One more of an event that exists; it may end in between (Kubernetes keeps events for an hour)."""
         try:
             count = (await self._api.request("GET", event)).get("count", 1) + 1
-            await self._api.request("PATCH", event, body={"count": count, "lastTimestamp": now}, content_type=MERGE_PATCH)
+            await self._write("PATCH", event, body={"count": count, "lastTimestamp": now}, content_type=MERGE_PATCH)
         except errors.NotFound:
             return

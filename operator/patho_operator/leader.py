@@ -81,6 +81,12 @@ class Elector:
             if not ours and loop.time() - self.renewed >= RENEW_DEADLINE_SECONDS:
                 raise errors.LeadershipLost(f"the Lease {self._name} could not be renewed for {RENEW_DEADLINE_SECONDS:.0f} s")
 
+    def fence(self) -> None:
+        """Raises ApiError when the last renewal is too old to act on: a process that was paused finds out before it writes."""
+        now = asyncio.get_running_loop().time()
+        if self.renewed is None or now - self.renewed >= RENEW_DEADLINE_SECONDS:
+            raise errors.ApiError(0, "NotLeading", f"the Lease {self._name} was not renewed in time: nothing is written")
+
     async def release(self) -> None:
         """Let another start at once; only after everything that acts has stopped."""
         lease = await self._read()

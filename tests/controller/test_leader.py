@@ -5,9 +5,11 @@ import datetime
 
 import pytest
 
-from patho_operator import errors, leader
+from patho_operator import errors, leader, subject
+from patho_operator.cluster import Cluster
 from patho_operator.leader import Sighting
-from tests.controller.builders import NOW
+from patho_operator.plan import Delete, Plan
+from tests.controller.builders import NOW, make_pretrain
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases"
 
@@ -86,3 +88,14 @@ async def test_a_leader_that_ends_in_peace_gives_the_lease_back(api, fake):
     await elector.acquire()
     await elector.release()
     assert fake.requests[-1].body["spec"]["holderIdentity"] == ""
+
+
+async def test_a_leader_that_was_paused_writes_nothing_when_it_wakes(api, fake):
+    fake.answers["GET", f"{PATH}/l"] = 200, lease("me")
+    elector = leader.Elector(api, "ops", "l", "me")
+    await elector.acquire()
+    rim, before = Cluster(api, elector.fence), len(fake.requests)
+    elector.renewed -= leader.RENEW_DEADLINE_SECONDS
+    with pytest.raises(errors.ApiError, match="not renewed in time"):
+        await rim.execute(subject.parse(make_pretrain()), Plan(deletes=(Delete("Job", "lab", "vits16-pt-1", "u"),)))
+    assert len(fake.requests) == before

@@ -1,5 +1,6 @@
 """The API server as its administrator, asynchronously: many runs are driven and watched at the same time."""
 
+import asyncio
 import json
 import pathlib
 import ssl
@@ -57,6 +58,15 @@ class Admin:
         except Failed as error:
             if " 404 " not in str(error):
                 raise
+
+    async def create_quota(self, namespace: str, name: str, hard: Json) -> str:
+        """A ResourceQuota that is enforced; its path."""
+        path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+        await self.create(path, {"metadata": {"name": name}, "spec": {"hard": hard}})
+        async with asyncio.timeout(120):
+            while not (await self.request("GET", f"{path}/{name}")).get("status", {}).get("hard"):
+                await asyncio.sleep(0.2)
+        return f"{path}/{name}"
 
     async def events(self, path: str, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
         """(ADDED, MODIFIED or DELETED, object) of everything from now on, for ever."""

@@ -15,6 +15,7 @@ from tests.cluster.chaos.life import Life
 from tests.cluster.chaos.witness import Witness
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+IMPATIENT = "tests.cluster.chaos.impatient"
 WATCHED = ("pathopretrains", "pathoevals", "jobs", "pods")
 # complete lists find what watches lost: in seconds here, in minutes in production
 ENVIRONMENT = {"PATHO_RELIST_SECONDS": "5", "PATHO_PROGRESS_SECONDS": "5", "PATHO_LOG_LEVEL": "debug"}
@@ -74,7 +75,9 @@ class World:
         await self.admin.create(f"{rights}/rolebindings", {"metadata": {"name": "leader"}, "roleRef": role, "subjects": [account]})
         return name
 
-    def lane(self, name: str, *, watch: str = "", credentials: pathlib.Path | None = None, **environment: str) -> lanes.Lane:
+    def lane(
+        self, name: str, *, watch: str = "", credentials: pathlib.Path | None = None, module: str = IMPATIENT, **environment: str
+    ) -> lanes.Lane:
         """An operator behind the proxy; with `watch` it sees this namespace alone and keeps its Lease there."""
         kubeconfig = self.arena.folder / f"{name}-behind-proxy.kubeconfig"
         kubeconfig.touch(mode=0o600)
@@ -85,7 +88,7 @@ class World:
             "PATHO_PORT": str(controlplane.free_port()),
             "PATHO_WATCH_NAMESPACES": watch,
         }
-        return lanes.Lane(self.arena.folder, name, kubeconfig, ENVIRONMENT | known | environment)
+        return lanes.Lane(self.arena.folder, name, kubeconfig, module, ENVIRONMENT | known | environment)
 
     async def live(self, namespace: str) -> list[str]:
         """One life."""
@@ -103,13 +106,10 @@ async def world(arena: Arena) -> AsyncIterator[World]:
     """A proxy and a witness."""
     async with await admin.connect(arena.admin_kubeconfig) as api, proxy.Proxy(api.host, api.tls) as between:
         made = World(arena, api, between)
-        watching = asyncio.create_task(made.witness.run())
-        try:
+        async with asyncio.TaskGroup() as group:  # a witness that fails ends everything
+            watching = group.create_task(made.witness.run())
             yield made
-        finally:
             watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
 
 
 async def side_by_side(made: World, cases: Iterable[Case], at_once: int) -> list[Outcome]:

@@ -63,7 +63,9 @@ class Checker:
         known.attempt, known.restarts, known.ended = status.attempt, status.restarts, ended or known.ended
 
     def _see_job(self, change: str, body: Json) -> None:
-        owner = body["metadata"]["ownerReferences"][0]
+        owner = next(iter(body["metadata"].get("ownerReferences") or []), None)
+        if owner is None:
+            return  # somebody orphaned it
         known = self._memory(owner["uid"], f"{body['metadata']['namespace']}/{owner['name']}")
         attempt, uid = observed.job(body).attempt, body["metadata"]["uid"]
         if change != "DELETED" and known.jobs.setdefault(attempt, uid) != uid:
@@ -75,7 +77,7 @@ class Checker:
 
     def _see_pod(self, change: str, body: Json) -> None:
         pod = observed.pod(body)
-        known = self._memory(pod.run_uid, f"{body['metadata']['namespace']}/{body['metadata']['labels'][names.LABEL_RUN]}")
+        known = self._memory(pod.run_uid, f"{body['metadata']['namespace']}/{body['metadata']['labels'].get(names.LABEL_RUN)}")
         if change == "DELETED" or not pod.live:
             known.live.pop(pod.uid, None)
             return

@@ -14,7 +14,8 @@ KILLED = -9
 class Lane:
     """One operator that is always started again."""
 
-    def __init__(self, folder: pathlib.Path, name: str, kubeconfig: pathlib.Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: pathlib.Path, name: str, kubeconfig: pathlib.Path, module: str, environment: Mapping[str, str]) -> None:
+        self._module = module
         self.kubeconfig = kubeconfig
         self.log = folder / f"{name}.log"
         kept = {k: v for k, v in os.environ.items() if not k.startswith("KUBERNETES_")}
@@ -54,7 +55,7 @@ class Lane:
         while True:
             with open(self.log, "ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "tests.cluster.chaos.impatient"),
+                    *("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", self._module),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -33,52 +33,52 @@ class Life:
             return [str(error)]
 
     async def _live(self) -> list[str]:
-        await self._apply(runs.pretrain(RUN, nodes=2) | {}, queue="fast")
+        await self.apply(runs.pretrain(RUN, nodes=2) | {}, queue="fast")
         await self._admit(1)
-        await self._phase("Running")
+        await self.phase("Running")
         await self._fail_a_pod()
-        await self._change({"runPolicy": {"suspend": True}})
-        await self._until("Suspended", lambda: self._is("Suspended"))
-        await self._change({"runPolicy": {"suspend": False}})
+        await self.change({"runPolicy": {"suspend": True}})
+        await self.until("Suspended", lambda: self.holds("Suspended"))
+        await self.change({"runPolicy": {"suspend": False}})
         await self._admit(2)
-        await self._phase("Running")
+        await self.phase("Running")
         await self._evaluate()
         await self._end_pod(0, 0, {"reason": "Completed", "message": "done", "step": 10, "checkpoint": CHECKPOINT})
-        await self._until("Succeeded", lambda: self._is("Succeeded"))
+        await self.until("Succeeded", lambda: self.holds("Succeeded"))
         wrong = await self._rest() + self._account()
-        await self._change({"runPolicy": {"ttlSecondsAfterFinished": 0}})
-        await self._until("deletion after its time to live", lambda: not self._resource(names.PRETRAIN, RUN))
+        await self.change({"runPolicy": {"ttlSecondsAfterFinished": 0}})
+        await self.until("deletion after its time to live", lambda: not self.resource(names.PRETRAIN, RUN))
         await self.admin.delete(cluster.path(names.EVAL, self.namespace, PROBE), "Foreground")
-        await self._until("no child left", lambda: not self._children())
+        await self.until("no child left", lambda: not self.children())
         return wrong
 
-    async def _apply(self, manifest: Json, queue: str = "") -> None:
+    async def apply(self, manifest: Json, queue: str = "") -> None:
         manifest["spec"]["compute"]["queueName"] = queue
         await self.admin.create(cluster.path(manifest["kind"], self.namespace), manifest)
 
     async def _admit(self, attempt: int) -> None:
         """As Kueue does."""
         name = f"{RUN}-pt-{attempt}"
-        await self._until(f"Job {name}", lambda: self.witness.get("Job", self.namespace, name))
-        await self._until("Queued", lambda: self._status(names.PRETRAIN, RUN).get("phase") == "Queued")
+        await self.until(f"Job {name}", lambda: self.witness.get("Job", self.namespace, name))
+        await self.until("Queued", lambda: self.status(names.PRETRAIN, RUN).get("phase") == "Queued")
         await self.admin.patch(cluster.path("Job", self.namespace, name), {"spec": {"suspend": False}})
 
     async def _fail_a_pod(self) -> None:
         """Index 1 fails with its last words; the Job controller replaces it."""
         await self._end_pod(1, 1, {"reason": "Crashed", "message": "CUDA error", "step": 10, "checkpoint": CHECKPOINT})
-        await self._until("the incident is counted", lambda: self._status(names.PRETRAIN, RUN).get("restarts") == 1)
-        await self._until("two pods again", lambda: len(self._running()) == 2)
-        await self._phase("Running")
+        await self.until("the incident is counted", lambda: self.status(names.PRETRAIN, RUN).get("restarts") == 1)
+        await self.until("two pods again", lambda: len(self.running()) == 2)
+        await self.phase("Running")
 
     async def _evaluate(self) -> None:
         annotations = runs.ends(0, run_for="0s", reason="Completed", message="done", results=[SCORE])
         manifest = runs.evaluation(PROBE, annotations)
         manifest["spec"]["model"] = {"pretrain": {"name": RUN}}
-        await self._apply(manifest)
-        await self._until("scores", lambda: self._is("Succeeded", names.EVAL, PROBE))
+        await self.apply(manifest)
+        await self.until("scores", lambda: self.holds("Succeeded", names.EVAL, PROBE))
 
     async def _end_pod(self, index: int, code: int, words: Json) -> None:
-        pod = next(p for p in self._running() if runs.index(p) == index)
+        pod = next(p for p in self.running() if runs.index(p) == index)
         annotations = {kwok.EXIT_CODE: str(code), kwok.LAST_WORDS: json.dumps(words)}
         path = cluster.path("Pod", self.namespace, pod["metadata"]["name"])
         await self.admin.patch(path, {"metadata": {"annotations": annotations}})
@@ -87,21 +87,21 @@ class Life:
         """Nothing is left to do about either resource."""
         wrong: list[str] = []
         for kind, name in ((names.PRETRAIN, RUN), (names.EVAL, PROBE)):
-            await self._until(f"rest of {name}", lambda kind=kind, name=name: not self._undone(kind, name))
-            wrong += self._undone(kind, name)
+            await self.until(f"rest of {name}", lambda kind=kind, name=name: not self.undone(kind, name))
+            wrong += self.undone(kind, name)
         resources = [*self.witness.all(names.PRETRAIN, self.namespace), *self.witness.all(names.EVAL, self.namespace)]
-        return wrong + invariants.orphans(resources, self._children(owned_by_resource=True))
+        return wrong + invariants.orphans(resources, self.children(owned_by_resource=True))
 
-    def _undone(self, kind: str, name: str) -> list[str]:
-        body, pretrain = self._resource(kind, name), self._resource(names.PRETRAIN, RUN)
+    def undone(self, kind: str, name: str) -> list[str]:
+        body, pretrain = self.resource(kind, name), self.resource(names.PRETRAIN, RUN)
         jobs, pods = (self.witness.all(child, self.namespace, name) for child in ("Job", "Pod"))
         now = datetime.datetime.now(datetime.UTC)
         return invariants.at_rest(body, jobs, pods, now, image=IMAGE, pretrain=pretrain) if body else [f"{name} is gone"]
 
     def _account(self) -> list[str]:
         """What the run says of itself, and which Jobs there ever were."""
-        found, probe = self._status(names.PRETRAIN, RUN), self._status(names.EVAL, PROBE)
-        body = self._resource(names.PRETRAIN, RUN) or {"metadata": {"uid": ""}}
+        found, probe = self.status(names.PRETRAIN, RUN), self.status(names.EVAL, PROBE)
+        body = self.resource(names.PRETRAIN, RUN) or {"metadata": {"uid": ""}}
         told = {
             "attempt, restarts, disruptions": ((found["attempt"], found["restarts"], found["disruptions"]), (2, 1, 0)),
             "reasons of attempts": ([a["reason"] for a in found["attempts"]], ["Suspended", "Completed"]),
@@ -112,29 +112,48 @@ class Life:
         }
         return [f"{self.namespace}: {what}: {is_} instead of {must}" for what, (is_, must) in told.items() if is_ != must]
 
-    async def _change(self, spec: Json) -> None:
+    async def change(self, spec: Json) -> None:
         await self.admin.patch(cluster.path(names.PRETRAIN, self.namespace, RUN), {"spec": spec})
 
-    async def _phase(self, phase: str) -> None:
-        await self._until(phase, lambda: self._status(names.PRETRAIN, RUN).get("phase") == phase)
+    async def phase(self, phase: str) -> None:
+        await self.until(phase, lambda: self.status(names.PRETRAIN, RUN).get("phase") == phase)
 
-    async def _until(self, what: str, look: Any) -> None:
+    async def until(self, what: str, look: Any) -> None:
         await self.witness.until(self.namespace, what, look, STEP_SECONDS)
 
-    def _resource(self, kind: str, name: str) -> Json | None:
+    def resource(self, kind: str, name: str) -> Json | None:
         return self.witness.get(kind, self.namespace, name)
 
-    def _status(self, kind: str, name: str) -> Json:
-        return (self._resource(kind, name) or {}).get("status") or {}
+    def status(self, kind: str, name: str) -> Json:
+        return (self.resource(kind, name) or {}).get("status") or {}
 
-    def _is(self, condition: str, kind: str = names.PRETRAIN, name: str = RUN) -> bool:
-        found = self._status(kind, name).get("conditions", [])
+    def holds(self, condition: str, kind: str = names.PRETRAIN, name: str = RUN) -> bool:
+        found = self.status(kind, name).get("conditions", [])
         return any(c["type"] == condition and c["status"] == "True" for c in found)
 
-    def _running(self) -> list[Json]:
+    def running(self) -> list[Json]:
         found = self.witness.all("Pod", self.namespace, RUN)
         return [p for p in found if observed.pod(p).running]
 
-    def _children(self, *, owned_by_resource: bool = False) -> list[Json]:
+    def told(self, *fields: str) -> tuple[Any, ...]:
+        """Fields of the run's status."""
+        return tuple(self.status(names.PRETRAIN, RUN).get(field) for field in fields)
+
+    def message(self, condition: str) -> str:
+        """What a condition of the run says; empty if it is True and says that all is well."""
+        found = self.status(names.PRETRAIN, RUN).get("conditions", [])
+        return next((str(c["message"]) for c in found if c["type"] == condition), "")
+
+    def job(self, attempt: int) -> Json:
+        """The Job of an attempt, which exists."""
+        return self.witness.objects["Job", self.namespace, f"{RUN}-pt-{attempt}"]
+
+    async def set_state(self, pod: Json, phase: str, state: Json) -> None:
+        """A pod as its kubelet would report it."""
+        container = {"name": names.CONTAINER, "state": state, "image": "none", "imageID": "", "ready": False, "restartCount": 0}
+        path = cluster.path("Pod", self.namespace, pod["metadata"]["name"], "status")
+        await self.admin.patch(path, {"status": {"phase": phase, "containerStatuses": [container]}})
+
+    def children(self, *, owned_by_resource: bool = False) -> list[Json]:
         kinds = ("Job", "Service") if owned_by_resource else ("Job", "Service", "Pod")
         return [child for kind in kinds for child in self.witness.all(kind, self.namespace)]

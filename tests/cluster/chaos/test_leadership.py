@@ -1,0 +1,68 @@
+"""Two operators with the shipped times of the Lease: one leads, and another takes over when it dies, sleeps or is robbed."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from tests.cluster import release
+from tests.cluster.chaos import admin, campaign
+from tests.cluster.chaos.campaign import Arena, World
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{release.NAMESPACE}/leases/pathoscale-operator"
+SHIPPED = "patho_operator"
+
+
+async def holder(made: World) -> str:
+    """Who holds the Lease; empty if nobody."""
+    try:
+        return str((await made.admin.request("GET", LEASE))["spec"].get("holderIdentity"))
+    except admin.Failed:
+        return ""
+
+
+async def until_held(made: World, by: str) -> float:
+    """Seconds until the Lease is held by an operator. Raises TimeoutError."""
+    start = time.monotonic()
+    async with asyncio.timeout(240):
+        while await holder(made) != by:
+            await asyncio.sleep(0.2)
+    return time.monotonic() - start
+
+
+async def test_one_of_two_leads_whoever_dies_sleeps_or_is_robbed(arena: Arena):
+    async with campaign.world(arena) as made:
+        namespace = await made.namespace()
+        await made.admin.delete(LEASE)
+        async with made.lane("second", module=SHIPPED) as second:
+            async with made.lane("first", module=SHIPPED) as first:
+                await until_held(made, leads := await either(made))
+                leader, standby, heir = (first, second, "second") if leads == "first" else (second, first, "first")
+                life = asyncio.create_task(made.live(namespace))
+                leader.signal(signal.SIGSTOP)
+                asleep = await until_held(made, heir)
+                leader.signal(signal.SIGCONT)  # it must end by itself, and is started again as the standby
+                async with asyncio.timeout(60):
+                    while not leader.ends:
+                        await asyncio.sleep(0.1)
+                await made.admin.patch(LEASE, {"spec": {"holderIdentity": "a thief"}})
+                robbed = time.monotonic()
+                await either(made)
+                robbed = time.monotonic() - robbed
+                assert standby.ends == [1]
+            died = await until_held(made, "second")
+            assert await life == []
+        print(f"the next leader had the Lease after: asleep {asleep:.1f} s, robbed {robbed:.1f} s, died {died:.1f} s")
+        assert leader.ends[0] == 1
+        assert not made.checker.violations
+
+
+async def either(made: World) -> str:
+    """The one of both that leads."""
+    async with asyncio.timeout(240):
+        while (found := await holder(made)) not in ("first", "second"):
+            await asyncio.sleep(0.2)
+    return found
