@@ -34,7 +34,7 @@ def bucket(tmp_path_factory) -> pathlib.Path:
 def made_small(spec: api.PretrainSpec, bucket: pathlib.Path, out: pathlib.Path) -> api.PretrainSpec:
     """The same run with a small model, on small patches, for two steps; what the finding is about stays."""
     patch_px = re.search(r"patch(\d+)", spec.model.architecture)[1]
-    edge = 14 if patch_px == "14" else 16
+    edge = 28 if patch_px == "14" else 16
     body = spec.dump()
     init = body["model"]["init"]
     if init["source"] == "Timm":  # the hub is out of reach
@@ -44,7 +44,7 @@ def made_small(spec: api.PretrainSpec, bucket: pathlib.Path, out: pathlib.Path) 
     body["slides"] |= {"source": f"{bucket}/slides/", "index": f"{bucket}/index", "foreground": {"method": "None"}}
     body["patches"] |= {"sizePx": 64, "windowSteps": 1}
     body["training"] |= {"steps": 2, "batchSize": 4, "precision": "Float32", "monitorEverySteps": 100, "microBatchSize": None}
-    body["training"] |= {"prototypes": 64, "headHiddenWidth": 32, "headBottleneckWidth": 16}
+    body["training"] |= {"lossGroupSize": None, "prototypes": 64, "ibotPrototypes": 64, "headHiddenWidth": 32, "headBottleneckWidth": 16}
     body["training"]["crops"] |= {"globalSizePx": 2 * edge, "localSizePx": edge, "localCount": 2}
     body["checkpoints"] |= {"url": f"{out}/run", "everySteps": 2}
     body["compute"] = {}
@@ -62,4 +62,13 @@ def test_a_finding_of_the_paper_trains(found, bucket, tmp_path):
 
 def test_every_finding_has_its_manifests():
     counts = {path.stem.removeprefix("paper-"): len(resource.load(str(path))) for path in EXAMPLES.glob("paper-*.yaml")}
-    assert counts == {"vits16": 1, "magnification": 6, "initialisation": 2, "slides": 4, "patches": 5, "methods": 2, "sizes": 6}
+    assert counts == {
+        "vits16": 1,
+        "vits16-dinov2": 1,
+        "vitl14": 1,
+        "magnification": 6,
+        "initialisation": 2,
+        "slides": 4,
+        "patches": 5,
+        "sizes": 5,
+    }
