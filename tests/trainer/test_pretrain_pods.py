@@ -134,7 +134,7 @@ def check(wanted) -> None:
         ({"method": "DINOv2"}, "2 processes share 1 loss groups"),
         ({"method": "DINOv2", "training__lossGroupSize": 1}, "KoLeo needs a neighbour"),
         ({"checkpoints__url": "/proc/nowhere"}, r"^spec\.checkpoints\.url: "),
-        ({"checkpoints__url": "ftp://host/x"}, "use gs://"),
+        ({"checkpoints__url": "nosuch://host/x"}, "use gs://"),
         ({"compute__resources": {"limits": {"nvidia.com/gpu": 64}}, "compute__processesPerNode": 64, "training__batchSize": 64}, "64 GPUs"),
     ],
 )

@@ -5,7 +5,7 @@ B patches, V views, N = B V crops of one size.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,7 +51,8 @@ def _crops(images_BHWC: torch.Tensor, draws: augment_draw.Draws, size_px: int, t
         cut([images_BHWC[row % len(images_BHWC)] for row in rows], some, part)
         shift_stains_(part, some)
         jitter_(part, some)
-        blur_and_solarize_(part, some)
+        blur_(part, some, training.method)
+        solarize_(part, some)
         normalize_(part, training.normalization.mean, training.normalization.std)
     return x.index_select(0, torch.from_numpy(np.argsort(order)).to(x.device)).view(-1, len(images_BHWC), *x.shape[1:])
 
@@ -96,15 +97,24 @@ def jitter_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
             augment_ops.grey_(x[run])
 
 
-def blur_and_solarize_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
-    """Blur and solarise the crops that were drawn for it; in place."""
-    radii = np.where(draws.blur_sigma_px > 0, augment_ops.box_inner_radius_px(draws.blur_sigma_px), -1)
+def blur_(x: torch.Tensor, draws: augment_draw.Draws, method: Literal["DINO", "DINOv2"]) -> None:
+    """Blur the crops that were drawn for it, in place: as PIL does with DINO, as torchvision with DINOv2."""
+    chosen = draws.blur_sigma_px > 0
+    inner = augment_ops.box_inner_radius_px(draws.blur_sigma_px) if method == "DINO" else np.zeros(len(chosen), dtype=np.int64)
+    radii = np.where(chosen, inner, -1)
     for radius in sorted(set(radii.tolist()) - {-1}):  # crops with kernels of one length together
         rows = np.flatnonzero(radii == radius)
-        kernels = _like(x, augment_ops.box_half_kernels(draws.blur_sigma_px[rows]))
-        blurred = augment_ops.blur(x[torch.from_numpy(rows).to(x.device)], kernels)
+        sigma_px, crops = draws.blur_sigma_px[rows], x[torch.from_numpy(rows).to(x.device)]
+        if method == "DINO":
+            blurred = augment_ops.blur(crops, _like(x, augment_ops.box_half_kernels(sigma_px)), "replicate")
+        else:
+            blurred = augment_ops.blur(crops, _like(x, augment_ops.gaussian_half_kernels(sigma_px)), "reflect")
         for row, crop in zip(rows, blurred, strict=True):  # on a CPU four times as fast as index_copy_
             x[row] = crop
+
+
+def solarize_(x: torch.Tensor, draws: augment_draw.Draws) -> None:
+    """Solarise the crops that were drawn for it; in place."""
     for run, solarize in _runs(draws.solarize):
         if solarize:
             augment_ops.solarize_(x[run])

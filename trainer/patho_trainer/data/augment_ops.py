@@ -7,6 +7,7 @@ multiply-add, no `where`, which is also slow on CPUs), so that a crop comes out 
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -96,10 +97,13 @@ def solarize_(x: torch.Tensor) -> torch.Tensor:
     return x.sub_(above).mul_(1 - 2 * above)  # x, or -(x - 1)
 
 
-def blur(x: torch.Tensor, half_kernels: torch.Tensor) -> torch.Tensor:
-    """Separable blur with one symmetric kernel a crop, borders repeated as in PIL; `half_kernels` (N, 1 + radius), the middle first."""
+def blur(x: torch.Tensor, half_kernels: torch.Tensor, border: Literal["replicate", "reflect"]) -> torch.Tensor:
+    """Separable blur with one symmetric kernel a crop; `half_kernels` (N, 1 + radius), the middle first.
+
+    Borders are repeated as in PIL, or mirrored as in torchvision.
+    """
     radius_px, size = half_kernels.shape[1] - 1, x.shape[-1]
-    padded = functional.pad(x, (radius_px,) * 4, mode="replicate")
+    padded = functional.pad(x, (radius_px,) * 4, mode=border)
     for dim in (2, 3):
         out = padded.narrow(dim, radius_px, size) * _column(half_kernels[:, 0])
         for k in range(1, radius_px + 1):
@@ -107,6 +111,12 @@ def blur(x: torch.Tensor, half_kernels: torch.Tensor) -> torch.Tensor:
             out.add_(pair.mul_(_column(half_kernels[:, k])))
         padded = out
     return padded
+
+
+def gaussian_half_kernels(sigma_px: npt.NDArray[np.float64], radius_px: int = 4) -> npt.NDArray[np.float64]:
+    """The kernels (N, 1 + radius) of torchvision's GaussianBlur of 9 pixels, DINOv2's: a Gaussian at whole pixels, cut off."""
+    whole = np.exp(-0.5 * (np.arange(-radius_px, radius_px + 1) / sigma_px[:, None]) ** 2)
+    return np.asarray((whole / whole.sum(axis=1, keepdims=True))[:, radius_px:])
 
 
 def box_half_kernels(sigma_px: npt.NDArray[np.float64], passes: int = 3) -> npt.NDArray[np.float64]:
