@@ -157,9 +157,10 @@ class Batches(Iterator[stream.Batch]):
         self._closing.set()
         self._process.kill()  # it keeps nothing that could be lost
         self._process.wait()
-        with contextlib.suppress(queue.Empty):
-            self._ready.get_nowait()
-        self._receiver.join()
+        while self._receiver.is_alive():  # it may want to hand over one batch more
+            with contextlib.suppress(queue.Empty):
+                self._ready.get_nowait()
+            self._receiver.join(0.05)
         self._pipe.close()
 
     def __enter__(self) -> Self:
@@ -180,7 +181,7 @@ class Batches(Iterator[stream.Batch]):
                 message = errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
             if isinstance(message, tuple):
                 message = self._taken(*message)
-            self._put(message)
+            self._ready.put(message)
             if not isinstance(message, stream.Batch):
                 return
 
@@ -193,12 +194,6 @@ class Batches(Iterator[stream.Batch]):
             setattr(self._stats, name, value)
         self._stats.seconds["wait"] = wait
         return stream.Batch(step, images, self._slots, Requests(packed))
-
-    def _put(self, found: "stream.Batch | BaseException | None") -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(queue.Full):
-                self._ready.put(found, timeout=0.1)
-                return
 
 
 def _arrays(order: Order) -> list[Any]:
