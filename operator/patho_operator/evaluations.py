@@ -66,7 +66,8 @@ def best_by(s: Situation) -> str:
 
     Empty for the PathoEvals of other evaluations, and for those that people made.
     """
-    run, pretrain, step = models.pretrain_spec(s.observed.pretrain), s.observed.pretrain, models.wanted_step(s.resource.spec)
+    pretrain, step = s.observed.pretrain, models.wanted_step(s.resource.spec)
+    run = models.pretrain_spec(pretrain) if pretrain and step is not None else None
     if run is None or pretrain is None or step is None or not run.evaluations:
         return ""
     first = run.evaluations[0]

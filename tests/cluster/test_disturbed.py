@@ -39,7 +39,7 @@ def pretrain(server: str) -> Manifest:
         "training": TRAINING,
         "checkpoints": {"url": "gs://work/runs/disturbed", "everySteps": 5},
         "compute": compute(nodes=3),
-        "runPolicy": {"gracePeriodSeconds": 60},
+        "runPolicy": {"gracePeriodSeconds": 60, "reformTimeoutSeconds": 900},  # a busy machine takes minutes to import torch
     }
     return runs.resource(names.PRETRAIN, "disturbed", spec)
 
