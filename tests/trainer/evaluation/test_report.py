@@ -8,6 +8,7 @@ import torch
 
 from patho_trainer.data import storage
 from patho_trainer.evaluation import exhibits, history, published, report, results
+from tests.trainer import servers
 from tests.trainer.evaluation import test_compare as made
 
 NOTHING = exhibits.Exhibit((), ())
@@ -82,3 +83,13 @@ def test_a_picture_keeps_the_background_and_tints_the_classes():
     drawn = exhibits._over(image_3SS.permute(1, 2, 0).numpy(), mask_SS.numpy())
     assert (drawn[1:] == 200).all()
     assert (drawn[0, 0] != 200).any()
+
+
+@pytest.mark.slow
+def test_other_checkpoints_are_found_on_every_kind_of_store(store: servers.Store):
+    bucket, root = store.bucket(), store.url.rstrip("/")
+    write(bucket, root, "evals/a", checkpoint(20, 0.2))
+    bucket.write(f"{root}/evals/a/features/k/part.npz", b"")
+    now = checkpoint(60, 0.9)
+    assert [r.model.step for r in history.checkpoints(now, write(bucket, root, "evals/b", now) + "/", bucket)] == [20, 60]
+    assert bucket.folders(f"{root}/evals") == [f"{root}/evals/{name}" for name in "ab"]

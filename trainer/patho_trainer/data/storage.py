@@ -149,6 +149,11 @@ class Bucket:
         found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for page in pages for meta in page)
         return sorted(found, key=lambda o: o.url)
 
+    def folders(self, url: str) -> Sequence[str]:
+        """Urls of the folders directly in a folder, sorted; where the store can, without a listing of what is in them."""
+        address = urls.parse(url)
+        return sorted(map(address.url_of, self._call(url, lambda store, path: _folders(store, path.rstrip("/")))))
+
     def glob(self, pattern: str) -> Sequence[ObjectInfo]:
         """Objects whose url matches; `*` stays inside a folder, `**/` crosses folders."""
         address = urls.parse(pattern)
@@ -264,6 +269,15 @@ def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:
     starts = range(0, size, CHUNK_BYTES)
     for i in range(0, len(starts), 4):
         yield [(start, min(CHUNK_BYTES, size - start)) for start in starts[i : i + 4]]
+
+
+def _folders(store: Any, path: str) -> set[str]:
+    """Paths of the folders in a folder. The emulated store and fsspec's list whole trees only."""
+    if hasattr(store, "list_with_delimiter"):
+        return set(store.list_with_delimiter(path or None)["common_prefixes"])
+    head = f"{path}/" if path else ""
+    inside = (meta["path"].removeprefix(head) for page in store.list(path or None) for meta in page)
+    return {head + name.partition("/")[0] for name in inside if "/" in name}
 
 
 def _etag(meta: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import pydantic
 from patho_trainer.data import storage, urls
 from patho_trainer.evaluation import results
 
-MOST = 200  # files that are read: a report is no database
+MOST = 200  # folders that are looked into, the last by name: a report is no database
 
 
 def checkpoints(now: results.Results, folder: str, bucket: storage.Bucket) -> list[results.Results]:
@@ -15,9 +15,9 @@ def checkpoints(now: results.Results, folder: str, bucket: storage.Bucket) -> li
     """
     if now.model.step is None:
         return []
-    beside = urls.join(urls.parent(folder.rstrip("/")), "*", results.FILE)
-    own = urls.join(folder, results.FILE)
-    found = [_read(info.url, bucket) for info in bucket.glob(beside)[:MOST] if info.url != urls.parse(own).url_of(urls.parse(own).path)]
+    address = urls.parse(folder.rstrip("/"))
+    beside = bucket.folders(urls.parent(address.url_of(address.path)))
+    found = [_read(urls.join(each, results.FILE), bucket) for each in beside[-MOST:] if each != address.url_of(address.path)]
     others = {r.model.step: r for r in found if r is not None and r.model.step is not None and _belongs(r, now)}
     steps = others | {now.model.step: now}
     return [steps[step] for step in sorted(steps)] if len(steps) > 1 else []
