@@ -38,7 +38,7 @@ bench: $(READY) ## the measurements of tests/bench
 chaos: $(READY) ## every fault at every call of a run's life; prints counts (about an hour)
 	@$(BIN)/pytest tests/cluster/chaos -m chaos -s
 
-fuzz: $(READY) ## 1,000 damaged slides: no crash, no hang, no wrong pixel (about 8 minutes)
+fuzz: $(READY) ## 1,000 damaged slides: no crash, no hang, no wrong pixel (about 4 minutes)
 	@FUZZ_SLIDES=1000 $(BIN)/pytest -q tests/trainer/data/test_fuzz.py -s
 
 cluster-up: $(READY) ## a local control plane with fake nodes, to play with

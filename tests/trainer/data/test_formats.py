@@ -118,7 +118,7 @@ def test_a_thousand_random_reads_of_a_tiled_format_are_right_to_the_byte(name, t
         count = READS // (len(levels) - 1)
         for x, y, width, height in regions(random, (shape.width, shape.height), shape.tile_width, count):
             found = opened.read_level(number, x, y, width, height)
-            np.testing.assert_array_equal(found, formats.formats.cut(levels[number], x, y, width, height), str((number, x, y)))
+            np.testing.assert_array_equal(found, formats.cut(levels[number], x, y, width, height), str((number, x, y)))
 
 
 @pytest.mark.parametrize("name", WRITERS)
