@@ -9,7 +9,8 @@ import pytest
 import timm
 import torch
 
-from patho_trainer import checkpoint, diverged, errors, pretrain, progress
+from patho_api import common, report
+from patho_trainer import checkpoint, diverged, errors, export, pretrain, progress
 from patho_trainer.data import index, storage, stream
 from tests.trainer import runs, servers
 
@@ -52,6 +53,24 @@ def test_the_teacher_loads_into_timm(whole):
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded.eval()(images), ours.eval()(images))
+
+
+def test_the_exported_model_says_what_it_is_made_of_and_what_it_scored(whole, tmp_path):
+    judged = report.BestCheckpoint(step=6, task="BACH", metric="balanced_accuracy", score=0.8125, time="2024-04-22T00:00:00Z")
+    facts = checkpoint.config(f"{whole}/run/step-00000006", storage.Bucket())
+    card = export.model_card(facts, "s3://b/run/step-00000006", "model.safetensors", judged)
+    for words in (
+        "from random weights; global batch 4, 6 steps, learning rate 7.81e-06",
+        "BACH: 0.812 balanced_accuracy",
+        str(runs.slides.CMU),
+    ):
+        assert words in card
+    weights, _, _ = export.export(f"{whole}/run", tmp_path, common.Storage())
+    loaded = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True, img_size=64, checkpoint_path=str(weights))
+    ours, _ = checkpoint.load_backbone(f"{whole}/run", storage.Bucket())
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.eval()(images), ours.eval()(images), atol=1e-6, rtol=0)
 
 
 def test_going_on_is_the_same_run_bit_by_bit(whole, tmp_path):

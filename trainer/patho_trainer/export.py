@@ -4,8 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from patho_api import common
-from patho_trainer import checkpoint
+from patho_api import common, pretrain, report
+from patho_trainer import best, checkpoint, config
 from patho_trainer.data import storage, urls
 
 CARD = """\
@@ -25,8 +25,9 @@ Normalisation: mean {mean}, std {std} (values 0 to 1, RGB). Image size in traini
 |---|---|
 | slides | `{source}` (index version `{index}`) |
 | patches | {patch} px at {mpps} um/px |
-| global batch | {batch} |
+| recipe | {recipe} |
 | seed | {seed} |
+| score | {score} |
 | checkpoint | `{url}` |
 """
 
@@ -42,15 +43,16 @@ def export(url: str, folder: pathlib.Path, storage_spec: common.Storage) -> list
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     bucket.download(urls.join(checkpoint.home(step_url, bucket), checkpoint.TEACHER), str(weights))
-    config = folder / "config.json"
-    config.write_text(json.dumps(facts, indent=1))
+    settings = folder / "config.json"
+    settings.write_text(json.dumps(facts, indent=1))
     card = folder / "README.md"
-    card.write_text(model_card(facts, step_url, weights.name))
-    return [weights, config, card]
+    judged = best.found(step_url.rpartition("/")[0], bucket)
+    card.write_text(model_card(facts, step_url, weights.name, judged))
+    return [weights, settings, card]
 
 
-def model_card(facts: dict[str, Any], url: str, weights: str) -> str:
-    """The model card of a checkpoint's config.json."""
+def model_card(facts: dict[str, Any], url: str, weights: str, judged: report.BestCheckpoint | None = None) -> str:
+    """The model card of a checkpoint's config.json; `judged` is the run's best checkpoint so far, perhaps this one."""
     spec = facts["spec"]
     return CARD.format(
         architecture=facts["architecture"],
@@ -64,7 +66,25 @@ def model_card(facts: dict[str, Any], url: str, weights: str) -> str:
         index=facts["indexVersion"],
         patch=spec["patches"]["sizePx"],
         mpps=", ".join(str(m["mpp"]) for m in spec["patches"]["magnifications"]),
-        batch=spec["training"]["batchSize"],
+        recipe=recipe(pretrain.PretrainSpec.model_validate(spec)),
+        score=_score(facts["step"], judged),
         seed=spec["training"]["seed"],
         url=url,
     )
+
+
+def recipe(spec: pretrain.PretrainSpec) -> str:
+    """The hyper-parameters that a reader looks for first; all of them are in config.json."""
+    h = config.resolved(spec)
+    init = spec.model.init
+    start = {"Random": "random weights", "Timm": f"timm's weights `{init.tag}`", "URL": f"`{init.url}`"}[init.source]
+    return (
+        f"from {start}; global batch {h.batch_size:,}, {h.steps:,} steps, learning rate {h.learning_rate:.3g}, "
+        f"weight decay {h.weight_decay:g} to {h.weight_decay_end:g}, teacher momentum {h.teacher_momentum:g}, {h.prototypes:,} prototypes, {h.precision}"
+    )
+
+
+def _score(step: int, judged: report.BestCheckpoint | None) -> str:
+    if judged is None or judged.step != step:
+        return "not the best checkpoint of its run by an evaluation, or none was made"
+    return f"{judged.task}: {judged.score:.3f} {judged.metric}".rstrip()
