@@ -80,7 +80,8 @@ def recipe(spec: pretrain.PretrainSpec) -> str:
     start = {"Random": "random weights", "Timm": f"timm's weights `{init.tag}`", "URL": f"`{init.url}`"}[init.source]
     return (
         f"from {start}; global batch {h.batch_size:,}, {h.steps:,} steps, learning rate {h.learning_rate:.3g}, "
-        f"weight decay {h.weight_decay:g} to {h.weight_decay_end:g}, teacher momentum {h.teacher_momentum:g}, {h.prototypes:,} prototypes, {h.precision}"
+        f"weight decay {h.weight_decay:g} to {h.weight_decay_end:g}, "
+        f"teacher momentum {h.teacher_momentum:g}, {h.prototypes:,} prototypes, {h.precision}"
     )
 
 
