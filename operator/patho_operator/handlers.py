@@ -36,6 +36,7 @@ class Indexes:
     pods: Mapping[Key, Collection[Pod]] = dataclasses.field(default_factory=dict)
     evals: Mapping[Key, Collection[Key]] = dataclasses.field(default_factory=dict)  # PathoEvals by the PathoPretrain they refer to
     ghosts: set[str] = dataclasses.field(default_factory=set)  # uids that no longer exist
+    newer: dict[Key, dict[str, int]] = dataclasses.field(default_factory=dict)  # versions by uid that a complete list showed
     written: dict[Key, Json] = dataclasses.field(default_factory=dict)  # what this operator wrote last, until the index has it
 
     def body(self, key: Key) -> Json | None:
@@ -77,13 +78,25 @@ class Indexes:
             if host := self.observe(key).host():
                 yield key, host
 
-    def uids(self, kind: str) -> set[str]:
-        """Uids of everything known of a kind."""
+    def versions(self, kind: str) -> dict[str, int]:
+        """Versions of everything known of a kind, by uid."""
         if kind in names.PLURALS:
             bodies = (self.body(key) for key in self.known() if key.kind == kind)
-            return {body["metadata"]["uid"] for body in bodies if body}
+            return {body["metadata"]["uid"]: _version(body) for body in bodies if body}
         index: Mapping[Key, Collection[Job | Pod]] = self.jobs if kind == "Job" else self.pods
-        return {item.uid for key in list(index) for item in _values(index, key)}
+        return {item.uid: item.version for key in list(index) for item in _values(index, key)}
+
+    def behind(self, key: Key) -> bool:
+        """Whether a complete list has shown newer objects than the watches did: events were lost, or are about to arrive."""
+        if key not in self.newer:
+            return False
+        known = {item.uid: item.version for index in (self.jobs, self.pods) for item in _values(index, key)}
+        if body := self.body(key):
+            known[body["metadata"]["uid"]] = _version(body)
+        if any(known.get(uid, 0) < version for uid, version in self.newer[key].items()):
+            return True
+        del self.newer[key]
+        return False
 
 
 def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:

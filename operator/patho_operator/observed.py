@@ -39,6 +39,7 @@ class Pod:
     index: int
     phase: str
     created: Time
+    version: int = 0  # of the object, as the API server counts changes
     run_uid: str = ""  # of the resource it was made for
     started: Time | None = None  # its trainer container
     finished: Time | None = None
@@ -88,6 +89,7 @@ class Job:
     attempt: int
     created: Time
     started: Time | None = None  # when it was admitted last
+    version: int = 0
     owner_uid: str = ""
     deleting: bool = False
     suspended: bool = False
@@ -168,6 +170,7 @@ def job(body: Json) -> Job:
     return Job(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
+        version=_number(metadata.get("resourceVersion")),
         attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
         started=times.parse((body.get("status") or {}).get("startTime")),
@@ -199,6 +202,7 @@ def pod(body: Json) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
+        version=_number(metadata.get("resourceVersion")),
         attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
         index=_number(annotations.get(COMPLETION_INDEX)),
         phase=status.get("phase", "Pending"),

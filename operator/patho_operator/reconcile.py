@@ -6,7 +6,7 @@ from typing import Any
 
 from patho_api import names
 from patho_operator import attempts, backoff, conditions, evaluations, manifests, status, times, trouble
-from patho_operator.observed import Before, Observed, Time
+from patho_operator.observed import Before, Observed, Pod, Time
 from patho_operator.plan import Burial, Delete, Event, Plan
 from patho_operator.situation import Situation
 from patho_operator.steps import Step
@@ -146,10 +146,21 @@ def _after_the_end(s: Situation) -> Plan:
 
 
 def _deletes(s: Situation, step: Step) -> tuple[Delete, ...]:
-    """Jobs that must go: all of them on a stop, and any that an earlier attempt left."""
+    """Jobs that must go: all of them on a stop, and any that an earlier attempt left. On a stop also pods that nobody else would end."""
     namespace = s.subject.key.namespace
     doomed = [j for j in s.jobs if not j.deleting and (step.kind == "Stop" or (j.attempt < s.attempt and not j.finished))]
-    return tuple(Delete("Job", namespace, j.name, j.uid) for j in doomed)
+    stray = _stray(s) if step.kind == "Stop" else []
+    return (
+        *(Delete("Job", namespace, j.name, j.uid) for j in doomed),
+        *(Delete("Pod", namespace, p.name, p.uid, "Background") for p in stray),
+    )
+
+
+def _stray(s: Situation) -> list[Pod]:
+    """Live pods of this run whose Job is gone: somebody deleted it and let its pods go on (`--cascade=orphan`)."""
+    made = {j.attempt for j in s.jobs}
+    mine = [p for p in s.observed.pods if p.run_uid == s.subject.uid and p.live and p.deletion is None]
+    return [p for p in mine if p.attempt not in made]
 
 
 def _burials(s: Situation) -> tuple[Burial, ...]:

@@ -40,13 +40,17 @@ class Relist:
     async def once(self) -> None:
         """One round."""
         ghosts: set[str] = set()
+        newer: dict[Key, dict[str, int]] = {}
         for kind in KINDS:
-            known = self.indexes.uids(kind)  # first: what appears meanwhile is not missed, only looked at once more
+            known = self.indexes.versions(kind)  # first: what appears meanwhile is not missed, only looked at once more
             found = await self._list(kind)
-            ghosts |= known - found.keys()
-            for uid in found.keys() - known:
-                self._missed(_key(kind, found[uid]))
-        self.indexes.ghosts = ghosts
+            ghosts |= known.keys() - found.keys()
+            for uid, metadata in found.items():
+                if known.get(uid, 0) < (version := int(metadata.get("resourceVersion", 1))):
+                    newer.setdefault(_key(kind, metadata), {})[uid] = version
+        self.indexes.ghosts, self.indexes.newer = ghosts, newer
+        for key in newer:
+            self._missed(key)
         for key in self.indexes.known():
             self.queue.add(key)
         self.listed()

@@ -54,7 +54,7 @@ def worth_asking(subject: Subject, observed: Observed, now: Time) -> tuple[str, 
     if s.subject.resource is None or s.job is None or s.job.finished or s.job.suspended or s.gathered:
         return ()
     stuck = [p for p in s.pods if p.live and not p.running and times.seconds_between(p.created, now) >= PATIENCE_SECONDS]
-    missing = not s.pods and times.seconds_between(s.job.created, now) >= PATIENCE_SECONDS
+    missing = len({p.index for p in s.pods}) < s.job.parallelism and times.seconds_between(s.job.created, now) >= PATIENCE_SECONDS
     if not (stuck or missing) or any(p.trouble for p in stuck):
         return ()
     return (s.job.uid, *(p.uid for p in stuck[:1]))

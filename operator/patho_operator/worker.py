@@ -54,7 +54,7 @@ class Worker:
         return again
 
     async def _turn(self, key: Key) -> float | None:
-        view = await self._view(key, live=key in self.suspect)
+        view = await self._view(key, live=key in self.suspect or self.indexes.behind(key))
         if view and view.plan.consequential and not view.live:
             view = await self._view(key, live=True)
         self.suspect.discard(key)

@@ -3,9 +3,9 @@
 import pytest
 
 from patho_api import support
-from patho_operator import times
+from patho_operator import subject, times, trouble
 from patho_operator.observed import Problem
-from tests.controller.builders import after, at, condition, created, make_job, make_pod, make_pretrain, make_report, plan_for, started
+from tests.controller.builders import after, at, condition, created, make_job, make_pod, make_pretrain, make_report, plan_for, see, started
 
 RUN = started(make_pretrain(compute={"nodes": 2}))
 
@@ -121,3 +121,10 @@ def test_every_condition_carries_the_generation_it_speaks_of():
     body = after(body, plan_for(body))
     assert {c["observedGeneration"] for c in body["status"]["conditions"]} == {3}
     assert body["status"]["observedGeneration"] == 3
+
+
+def test_a_pod_that_was_never_made_is_asked_about_after_a_while():
+    body = started(make_pretrain(compute={"nodes": 2}))
+    seen = see([make_job(body)], [make_pod(body, 0)])
+    assert trouble.worth_asking(subject.parse(body), seen, at(30)) == ("job-1",)
+    assert trouble.worth_asking(subject.parse(body), seen, at(5)) == ()

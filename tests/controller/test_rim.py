@@ -56,6 +56,17 @@ async def test_a_complete_list_drops_ghosts_and_finds_what_was_missed(cluster, f
     assert (len(found), rounds) == (3, [1])
 
 
+async def test_a_lost_event_makes_every_look_a_live_one_until_the_index_has_caught_up(cluster, fake):
+    for kind in relist.KINDS:
+        items = [{"metadata": {"uid": UID, "name": "vits16", "namespace": "lab", "resourceVersion": "9"}}] if kind == names.PRETRAIN else []
+        fake.answers["GET", path(kind)] = 200, {"metadata": {}, "items": items}
+    indexes = Indexes(resources={KEY: stored(make_pretrain(), "7")})
+    await relist.Relist(cluster, indexes, queue.Queue(), set(), (), lambda: None).once()
+    assert indexes.behind(KEY)
+    indexes.resources = {KEY: stored(make_pretrain(), "9")}
+    assert not indexes.behind(KEY)
+
+
 async def test_a_turn_looks_live_before_it_creates(cluster, fake):
     """The index still shows the resource without status; the server knows attempt 1 and its Job."""
     body = started(make_pretrain())

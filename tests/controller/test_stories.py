@@ -230,6 +230,14 @@ def test_a_job_deleted_by_somebody_is_a_new_attempt_that_is_not_counted():
     assert after(body, begin)["status"]["restarts"] == 0
 
 
+def test_pods_that_a_deleted_job_left_behind_are_ended():
+    body = started(make_pretrain())
+    body = after(body, plan_for(body, [make_job(body)], [make_pod(body)]))
+    plan = plan_for(body, [], [make_pod(body, uid="left"), make_pod(make_pretrain(uid="another"), uid="foreign")])
+    assert [(d.kind, d.name, d.uid) for d in plan.deletes] == [("Pod", "left", "left")]
+    assert not plan_for(body, [make_job(body, deleting=True)], [make_pod(body)]).deletes
+
+
 @pytest.mark.parametrize("edit", [{"suspend": True}, {"parallelism": 1}])
 def test_an_edited_job_is_replaced(edit):
     body = started(make_pretrain(compute=TWO_NODES))
