@@ -1,6 +1,7 @@
 # Two images:  docker build --target operator -t pathoscale/operator:0.1.0 .
 #              docker build --target trainer  -t pathoscale/trainer:0.1.0 .
-# Both run as 65532 and with a read-only root file system; only /tmp has to be writable.
+# Both run as 65532 and with a read-only root file system; only /tmp has to be writable. For builds that are the same twice, pin the base:
+# --build-arg BASE=python:3.11-slim@sha256:...  and say what was built:  --build-arg REVISION=$(git rev-parse HEAD)
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS tools
@@ -23,17 +24,21 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 FROM tools AS operator-packages
 RUN pip --python /opt/venv install --require-hashes --constraint constraints.txt --requirement operator.txt
 COPY --from=wheel /wheel /wheel
-RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl
+COPY packaging/sbom.py /sbom.py
+RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl && /opt/venv/bin/python /sbom.py > /opt/venv/sbom.json
 
 FROM tools AS trainer-packages
 RUN pip --python /opt/venv install --require-hashes --constraint constraints.txt --requirement trainer.txt
 COPY --from=wheel /wheel /wheel
-RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl
+COPY packaging/sbom.py /sbom.py
+RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl && /opt/venv/bin/python /sbom.py > /opt/venv/sbom.json
 
 FROM ${BASE} AS runtime
 # kopf and torch ask for the user's name, and 65532 (or whatever a cluster puts in its place) has no entry in /etc/passwd
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=pathoscale PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ARG REVISION=""
 LABEL org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.version="0.1.0"
 USER 65532:65532
 

@@ -37,7 +37,7 @@ def main(debug: bool) -> None:
     del debug  # read by Patho.invoke
 
 
-@main.command()
+@main.command(short_help="Run a manifest on this machine.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--processes", type=click.IntRange(1), help="Run on one node with this many processes, whatever the file says.")
 @click.option("--out", default="runs", show_default=True, help="Folder for logs.")
@@ -74,7 +74,7 @@ def refuse(res: resource.Resource) -> None:
         raise errors.InvalidConfiguration("\n".join(refusals))
 
 
-@main.command()
+@main.command(short_help="Check a manifest and estimate its cost.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--images-per-second", type=click.FloatRange(min=0, min_open=True), help="Of the whole run, for the estimate of time.")
 def validate(file: str, images_per_second: float | None) -> None:
@@ -85,7 +85,7 @@ def validate(file: str, images_per_second: float | None) -> None:
         refuse(res)
         console.print(f"[green]ok[/green] {res.kind} {res.name}")
         for line in estimate.lines(res, images_per_second):
-            console.print(f"   {line}", highlight=False)
+            console.print(f"   {line}", highlight=False, soft_wrap=True)
 
 
 def storage_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,7 +99,7 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@main.command(short_help="Index slides.")
 @click.argument("source")
 @click.option("--out", default="", help="Folder of the index (URL or path); a FILE names it itself.")
 @click.option("--foreground", type=click.Choice(["Otsu", "Saturation", "Masks", "None"]), default="Otsu", show_default=True)
@@ -126,7 +126,7 @@ def index(
     inspection.build_index(source, out, {"method": foreground, "masksUrl": masks}, storage, console)
 
 
-@main.command()
+@main.command(short_help="Draw what a run will see.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", default="contact.png", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--step", default=0, show_default=True, type=click.IntRange(0), help="Step whose patches are shown.")
@@ -138,7 +138,7 @@ def preview(file: str, out: str, step: int) -> None:
         console.print(f"wrote {path}")
 
 
-@main.command()
+@main.command(short_help="Measure the loader alone: what limits it.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
 def bench(file: str, steps: int) -> None:
@@ -149,7 +149,7 @@ def bench(file: str, steps: int) -> None:
         console.print(line, highlight=False)
 
 
-@main.command()
+@main.command(short_help="Hold two evaluations against each other.")
 @click.argument("a")
 @click.argument("b")
 @storage_options
@@ -165,7 +165,7 @@ def compare(a: str, b: str, endpoint: str, region: str, anonymous: bool) -> None
         console.print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True, highlight=False)
 
 
-@main.command()
+@main.command(short_help="Write weights as timm loads them.")
 @click.argument("checkpoint")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for the weights, config.json and the model card.")
 @storage_options
@@ -178,7 +178,7 @@ def export(checkpoint: str, out: str, endpoint: str, region: str, anonymous: boo
         console.print(f"wrote {path}")
 
 
-@main.command()
+@main.command(short_help="Train, look and probe on a real slide.")
 @click.option("--out", default="runs/demo", show_default=True, type=click.Path(file_okay=False), help="Folder for everything it makes.")
 @click.option("--steps", default=None, type=click.IntRange(2), help="Optimizer steps, to make it shorter or longer.")
 def demo(out: str, steps: int | None) -> None:

@@ -35,6 +35,7 @@ class ProgressView:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        self._starting: rich.progress.TaskID | None = self._bar.add_task("Starting", total=None, facts="")  # torch is slow to import
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,6 +43,9 @@ class ProgressView:
 
     def show(self, now: report.ProgressReport) -> None:
         self.latest = now
+        if self._starting is not None:
+            self._bar.remove_task(self._starting)
+            self._starting = None
         if self._console.is_terminal:
             self._show_bar(now)
         else:
@@ -97,7 +101,7 @@ def facts(now: report.ProgressReport) -> str:
         None if now.data_wait_percent is None else f"wait {now.data_wait_percent:.0f}%",
         None if now.loss is None else f"loss {now.loss:.3f}",
         None if now.eta_seconds is None else f"ETA {duration(now.eta_seconds)}",
-        f"{now.restarts} restarts" if now.restarts else None,
+        f"{now.restarts} restart{'s' * (now.restarts > 1)}" if now.restarts else None,
     ]
     return "  ".join(p for p in parts if p)
 

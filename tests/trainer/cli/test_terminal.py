@@ -24,7 +24,15 @@ def test_a_duration_reads_as_people_say_it(seconds, text):
 
 def test_numbers_that_are_unknown_are_left_out():
     assert terminal.facts(make_report()) == ""
-    assert terminal.facts(make_report(images_per_second=1234.5, loss=2.5, restarts=1)) == "1,234.5 img/s  loss 2.500  1 restarts"
+    assert terminal.facts(make_report(images_per_second=1234.5, loss=2.5, restarts=1)) == "1,234.5 img/s  loss 2.500  1 restart"
+
+
+def test_on_a_terminal_something_moves_before_the_first_report():
+    console = rich.console.Console(file=io.StringIO(), width=80, force_terminal=True)
+    with terminal.ProgressView(console) as view:
+        assert [task.description for task in view._bar.tasks] == ["Starting"]
+        view.show(make_report())
+        assert [task.description for task in view._bar.tasks] == ["Training"]
 
 
 def test_without_a_terminal_a_stage_is_one_plain_line():

@@ -53,7 +53,7 @@ def join(url: str, *names: str) -> str:
 
 def parent(url: str) -> str:
     """The folder of an object, with a slash at the end."""
-    return url[: url.rindex("/") + 1]
+    return url[: url.rindex("/") + 1] if "/" in url else "./"
 
 
 def name(url: str) -> str:

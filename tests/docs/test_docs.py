@@ -1,0 +1,39 @@
+"""Blocks of every page in docs/: parsed, and what they name exists. The tutorial is run as a whole in test_tutorial.py."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from patho_api import names, resource
+from tests.docs import pages
+
+DOCS = [page for page in pages.PAGES if page.name != "README.md"]
+PROGRAMS = {"aws", "docker", "eksctl", "gcloud", "helm", "kind", "kubectl", "patho"}
+BASH = [block for block in pages.every("bash") if block.page in DOCS]
+
+
+@pytest.mark.parametrize("block", BASH, ids=lambda block: f"{block.page.name}: {block.text[:40]}")
+def test_commands_are_of_known_programs_and_name_files_that_exist(block):
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+    for words in pages.commands(block):
+        assert pathlib.PurePath(words[0]).name in PROGRAMS
+        assert [w for w in words if w.startswith(("examples/", "charts/")) and not (pages.ROOT / w).exists()] == []
+
+
+@pytest.mark.parametrize("block", [b for b in pages.every("yaml") if b.page in DOCS], ids=lambda block: block.page.name)
+def test_manifests_parse(block):
+    found = yaml.safe_load(block.text)
+    if found["apiVersion"] == names.API_VERSION:
+        assert resource.parse(found).spec
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_links_and_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^):]+)\)", text)]
+    named = re.findall(r"`((?:examples|charts|docs)/[\w./-]+\.\w+)`", text)
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+    assert [name for name in named if not (pages.ROOT / name).exists()] == []
