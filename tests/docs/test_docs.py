@@ -1,4 +1,4 @@
-"""Blocks of every page in docs/: parsed, and what they name exists. The tutorial is run as a whole in test_tutorial.py."""
+"""Blocks of every page in docs/: parsed, and what they name exists."""
 
 import pathlib
 import re

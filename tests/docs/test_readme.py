@@ -26,8 +26,8 @@ def of(program: str) -> list[list[str]]:
     return [words for words in commands() if pathlib.PurePath(words[0]).name == program]
 
 
-def test_every_block_is_bash_or_yaml():
-    assert {language for language, _ in BLOCKS} == {"bash", "yaml"}
+def test_every_block_is_bash_yaml_or_what_a_terminal_shows():
+    assert {language for language, _ in BLOCKS} == {"bash", "yaml", "text"}
     assert {pathlib.PurePath(words[0]).name for words in commands()} == {"make", "patho", "docker", "helm", "kubectl"}
 
 
