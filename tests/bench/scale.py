@@ -133,6 +133,8 @@ class Client:
                 for event in map(json.loads, lines):
                     _follow(found, event)
                 if len(found.difference(without)) >= number:
+                    if answer.connection and answer.connection.transport:
+                        answer.connection.transport.abort()  # a polite end would wait half a minute for the server's
                     return found
         raise RuntimeError("the watch ended")
 
