@@ -7,6 +7,7 @@ from typing import Any
 
 from patho_api import names
 from patho_api.evaluate import EvalModel, EvalSpec
+from patho_api.pretrain import PretrainSpec
 from patho_api.resource import Resource
 from patho_operator import overlay, pods, restricted
 from patho_operator.observed import Before
@@ -16,17 +17,31 @@ Manifest = dict[str, Any]
 # Parts of the specification that apply without new pods
 LIVE_FIELDS = ({"run_policy", "evaluations"}, {"checkpoints": {"keep"}})
 RETRIES_PER_INDEX = 1000  # never the judge: the operator is
+# What null stands for with DINO, and the API server once wrote into every specification as a default
+ONCE_WRITTEN_CROPS = {"global_scale": [0.4, 1.0], "local_scale": [0.05, 0.4]}
+ONCE_WRITTEN_TRAINING = {"norm_last_layer": True}
 
 
 def spec_hash(resource: Resource) -> str:
     """Hash of the part of the specification that the pods were made from.
 
-    Defaults are left out: a release that adds a field, and an empty image that resolves anew, restart nothing.
+    Defaults are left out: a release that adds a field, or says null for an old default, and an empty image that resolves anew, restart
+    nothing.
     """
     fields: dict[str, Any] = dict.fromkeys(LIVE_FIELDS[0], True) | LIVE_FIELDS[1]
-    kept = resource.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=fields)
+    kept = _without_old_defaults(resource.spec).model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=fields)
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_old_defaults(spec: PretrainSpec | EvalSpec) -> PretrainSpec | EvalSpec:
+    """The specification with null for the values in ONCE_WRITTEN_*: it means the same, and hashes alike."""
+    if not isinstance(spec, PretrainSpec) or spec.method != "DINO":
+        return spec
+    training, crops = spec.training, spec.training.crops
+    scales = {name: None for name, value in ONCE_WRITTEN_CROPS.items() if getattr(crops, name) == value}
+    others = {name: None for name, value in ONCE_WRITTEN_TRAINING.items() if getattr(training, name) == value}
+    return spec.model_copy(update={"training": training.model_copy(update={"crops": crops.model_copy(update=scales), **others})})
 
 
 def job_name(resource: Resource, attempt: int) -> str:
