@@ -88,7 +88,7 @@ def _not_placed(s: Situation) -> Verdict | None:
     if not placed or s.gathered or not (waiting or never_made > 0):
         return None
     oldest = min(waiting or s.pods, key=lambda p: p.created)
-    waited = times.seconds_between(oldest.created, s.now)
+    waited = times.seconds_between(max(oldest.created, _incomplete_since(s)), s.now)
     if waited < s.policy.placement_timeout_seconds:
         return None
     why = oldest.trouble or "the other pods cannot be made (quota or admission)"
@@ -100,10 +100,20 @@ def _not_reformed(s: Situation) -> Verdict | None:
     if s.gathered:
         return None
     for index, since in _lost(s):
-        if times.seconds_between(since, s.now) >= s.policy.reform_timeout_seconds:
+        if times.seconds_between(max(since, _incomplete_since(s)), s.now) >= s.policy.reform_timeout_seconds:
             message = f"index {index} did not come back within {s.policy.reform_timeout_seconds} s: the whole gang restarts"
             return Verdict("Replace", "ReformTimeout", message)
     return None
+
+
+def _incomplete_since(s: Situation) -> observed.Time:
+    """The earliest time since which the gang can have been incomplete. Pods alone do not tell: evicted ones vanish, and an index that
+    failed long ago may have run until a moment ago."""
+    running = next((c for c in s.subject.status.conditions if c.type == "Running"), None)
+    if running and running.status == "True":
+        return s.now
+    known = (times.parse(running.last_transition_time) if running else None, s.current.started)
+    return max((time for time in known if time), default=observed.EPOCH)
 
 
 def _stalled(s: Situation) -> Verdict | None:

@@ -59,6 +59,31 @@ def test_a_gang_that_does_not_come_together_again_is_replaced(body, pods, second
     assert why(body, pods(body), now=seconds) == reason
 
 
+@pytest.mark.parametrize(
+    ("pods", "seconds", "reason"),  # of a gang that ran for two hours
+    [
+        (lambda b: [], 299, ""),  # the other was evicted, and is not yet replaced
+        (lambda b: [], 900, "PlacementTimeout"),
+        (lambda b: [crash(b, 1, 0)], 299, ""),  # failed two hours ago, ran again, was evicted
+        (lambda b: [crash(b, 1, 0)], 300, "ReformTimeout"),
+        (lambda b: [crash(b, 1, 0), make_pod(b, 1, pending=True, failures=1, created=at(7210))], 299, ""),
+    ],
+)
+def test_time_in_which_the_gang_ran_is_no_time_of_waiting(pods, seconds, reason):
+    whole = after(TWO, plan_for(TWO, [make_job(TWO)], [make_pod(TWO, 0), make_pod(TWO, 1)], now=at(10)))
+    left = [make_pod(whole, 0), *pods(whole)]
+    broken = after(whole, plan_for(whole, [make_job(whole)], left, now=at(7200)))
+    assert not plan_for(whole, [make_job(whole)], left, now=at(7200)).deletes
+    assert why(broken, left, now=7200 + seconds) == reason
+
+
+def test_time_in_the_queue_is_no_time_of_waiting():
+    job = make_job(QUEUED, suspend=False) | {"status": {"startTime": "2030-01-01T14:00:00Z"}}  # admitted again after two hours
+    pods = [make_pod(QUEUED, 0, created=at(7200)), crash(QUEUED, 1, 0)]
+    assert why(QUEUED, pods, now=7205, job=job) == ""
+    assert why(QUEUED, pods, now=7500, job=job) == "ReformTimeout"
+
+
 @pytest.mark.parametrize(("seconds", "reason"), [(899, ""), (900, "Stalled")])
 def test_no_new_step_for_too_long_is_a_stall(seconds, reason):
     assert why(TWO, [make_pod(TWO, 0), make_pod(TWO, 1)], now=seconds, report=make_report()) == reason
