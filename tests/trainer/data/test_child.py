@@ -55,6 +55,30 @@ def test_a_killed_process_is_told_in_a_sentence(catalog):
             list(batches)
 
 
+def test_a_process_that_is_killed_while_a_batch_is_on_its_way_is_told_too(catalog, monkeypatch):
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        take = batches._buffers.take
+
+        def killed():
+            batches._process.kill()
+            batches._process.wait()
+            return take()
+
+        monkeypatch.setattr(batches._buffers, "take", killed)  # after a batch has come, and before its place is given back
+        with pytest.raises(errors.PathoError, match="has died"):
+            list(batches)
+
+
+def test_whatever_ends_the_copying_of_batches_is_raised_here(catalog, monkeypatch):
+    def full():
+        raise RuntimeError("no page-locked memory")
+
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        monkeypatch.setattr(batches._buffers, "take", full)
+        with pytest.raises(RuntimeError, match="page-locked"):
+            list(batches)
+
+
 STORY = """
 import sys, time
 from patho_trainer.data import child, index, storage

@@ -136,7 +136,7 @@ class Batches(Iterator[stream.Batch]):
         self._receiver.start()
 
     def __next__(self) -> stream.Batch:
-        """The next step's batch; waits until it is ready. Raises as `stream.Batches`, and Transient where the process has died."""
+        """The next step's batch; waits until it is ready. Raises as `stream.Batches`, and PathoError where the process has died."""
         if self._closing.is_set():
             raise StopIteration
         try:
@@ -176,11 +176,13 @@ class Batches(Iterator[stream.Batch]):
         while not self._closing.is_set():
             try:
                 message = self._pipe.recv()
-            except (EOFError, OSError):
+                if isinstance(message, tuple):
+                    message = self._taken(*message)
+            except (EOFError, OSError):  # it has died, perhaps with batches on their way: then giving memory back fails
                 code = self._process.wait()
                 message = errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
-            if isinstance(message, tuple):
-                message = self._taken(*message)
+            except Exception as error:  # no page-locked memory, for instance: the consumer must not wait for ever
+                message = error
             self._ready.put(message)
             if not isinstance(message, stream.Batch):
                 return
