@@ -22,7 +22,7 @@ class ProgressReport(Spec):
     """Steps done (slides indexed, images embedded, in those stages)."""
     total_steps: Count = 0
     """Of how many."""
-    images_per_second: Annotated[float, Field(ge=0)] | None = None
+    images_per_second: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """Patches a second."""
     data_wait_percent: Annotated[float, Field(ge=0, le=100)] | None = None
     """Share of the time that training waited for data."""

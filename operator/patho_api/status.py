@@ -1,13 +1,33 @@
 """What the operator writes back: status and conditions of both kinds. Times are RFC 3339, UTC."""
 
+import datetime
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from patho_api.common import Spec
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-Count = Annotated[int, Field(ge=0)]
+MOST = 2**53  # beyond it readers of JSON lose digits, and the API server soon refuses what is no 64-bit integer
+RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
+
+
+def _time(text: str) -> str:
+    """Status with anything else would be refused as a whole."""
+    if not RFC_3339.fullmatch(text):
+        raise ValueError(f"{text!r} is no RFC 3339 time: write it as 2030-01-31T12:00:00Z")
+    datetime.datetime.fromisoformat(text)
+    return text
+
+
+def _count(number: int) -> int:
+    if number > MOST:
+        raise ValueError("beyond any count: at most 2^53")
+    return number
+
+
+Time = Annotated[str, AfterValidator(_time), Field(json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=0), AfterValidator(_count)]
 
 
 class Condition(Spec):

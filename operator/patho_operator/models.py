@@ -10,7 +10,7 @@ from patho_api.evaluate import EvalSpec, PretrainRef
 from patho_api.pretrain import PretrainSpec
 from patho_api.status import PretrainStatus
 from patho_operator.observed import Json, Observed
-from patho_operator.subject import Subject
+from patho_operator.subject import Subject, status_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ def resolve(subject: Subject, observed: Observed) -> Model:
 def _checkpoint(reference: PretrainRef, pretrain: Json | None) -> Model:
     if pretrain is None:
         return Model(waiting=f"PathoPretrain {reference.name} does not exist: create it, or correct spec.model.pretrain.name")
-    saved = PretrainStatus.model_validate({"checkpoint": (pretrain.get("status") or {}).get("checkpoint")}).checkpoint
+    known = status_of(pretrain)
+    saved = known.checkpoint if isinstance(known, PretrainStatus) else None
     latest = saved.latest if saved else None
     if latest is None:
         return Model(waiting=f"PathoPretrain {reference.name} has no checkpoint yet: this starts with its first one")

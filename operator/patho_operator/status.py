@@ -148,7 +148,7 @@ def _eval_fields(s: Situation, step: Step, words: report.LastWords | None) -> di
     fields: dict[str, Any] = {"model_url": s.model.url or old.model_url}
     if step.kind == "Succeed" and words:
         fields |= {
-            "results": words.results,
+            "results": list({result.task: result for result in words.results}.values()),  # a task twice: all of status would be refused
             "rank_me": words.rank_me,
             "od_corr": words.od_corr,
             "report_url": words.report_url,

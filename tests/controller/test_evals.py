@@ -34,6 +34,7 @@ def environment(job):
         ("Latest", make_pretrain(), "has no checkpoint yet"),
         ("Best", SAVED, "has no best checkpoint yet: use Latest or a step"),
         ("7500", SAVED, "has reached step 5000 of the wanted 7500"),
+        ("Latest", make_pretrain(status={"checkpoint": {"latest": "of another release"}}), "has no checkpoint yet"),
     ],
 )
 def test_an_evaluation_waits_for_its_checkpoint_and_says_so(checkpoint, pretrain, words):
@@ -83,6 +84,14 @@ def test_scores_come_from_the_last_words_of_the_pod():
     assert status["scoreSummary"] == "MHIST 0.81±0.01"
     assert status["results"] == RESULTS
     assert (status["rankMe"], status["reportURL"]) == (12.5, "gs://me/evals/vits16/results.json")
+
+
+def test_a_task_that_a_pod_names_twice_is_written_once():
+    """The API server refuses a status that has an entry twice, and with it the end of the run."""
+    body = after(make_eval(), plan_for(make_eval(), pretrain=SAVED))
+    pod = make_pod(body, exit_code=0, words={"reason": "Completed", "results": RESULTS * 2})
+    plan = plan_for(body, [make_job(body, conditions=[COMPLETE])], [pod], pretrain=SAVED)
+    assert plan.status["results"] == RESULTS
 
 
 def test_a_model_that_is_no_checkpoint_of_ours_is_evaluated_at_once():

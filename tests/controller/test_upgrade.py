@@ -28,9 +28,7 @@ def pretrain(training, **compute):
     ],
 )
 def test_a_run_of_an_earlier_release_goes_on(body, annotation):
-    body = started(
-        body, pretrain=make_pretrain(status={"checkpoint": {"latest": {"step": 100, "url": "gs://c/step-00000100", "time": "x"}}})
-    )
+    body = started(body, pretrain=make_pretrain(status={"checkpoint": {"latest": {"step": 100, "url": "gs://c/step-00000100"}}}))
     job = make_job(body)
     job["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH] = annotation
     pods = [make_pod(body, index) for index in range(body["spec"].get("compute", {}).get("nodes", 1))]
