@@ -68,6 +68,16 @@ def test_without_other_checkpoints_there_are_no_curves(found: results.Results, b
     assert history.checkpoints(found, write(bucket, str(tmp_path), "x", found), bucket) == []
 
 
+def test_credentials_for_one_folder_only_cost_the_curves_and_not_the_scores(tmp_path, capsys):
+    class Narrow(storage.Bucket):
+        def folders(self, url):
+            raise storage.AccessDenied(f"access to {url} was denied")
+
+    now = checkpoint(60, 0.9)
+    assert history.checkpoints(now, write(Narrow(), str(tmp_path), "x", now), Narrow()) == []
+    assert "no curves over checkpoints: access to" in capsys.readouterr().out
+
+
 def test_a_scatter_separates_what_the_features_separate():
     labels_N = torch.arange(40) % 2
     points = exhibits.scatter(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) + 20 * labels_N[:, None], labels_N)

@@ -2,6 +2,7 @@
 
 import pydantic
 
+from patho_trainer import errors
 from patho_trainer.data import storage, urls
 from patho_trainer.evaluation import results
 
@@ -11,13 +12,18 @@ MOST = 200  # folders that are looked into, the last by name: a report is no dat
 def checkpoints(now: results.Results, folder: str, bucket: storage.Bucket) -> list[results.Results]:
     """Evaluations of checkpoints of `now`'s run, `now` among them, by step: same run folder, same protocol, same tasks on the same data.
 
-    Empty for a model that is no checkpoint, or the only one that was evaluated.
+    Empty for a model that is no checkpoint, or the only one that was evaluated; and, said aloud, where credentials do not reach the other
+    folders: curves are not worth the scores.
     """
     if now.model.step is None:
         return []
     address = urls.parse(folder.rstrip("/"))
-    beside = bucket.folders(urls.parent(address.url_of(address.path)))
-    found = [_read(urls.join(each, results.FILE), bucket) for each in beside[-MOST:] if each != address.url_of(address.path)]
+    try:
+        beside = bucket.folders(urls.parent(address.url_of(address.path)))
+        found = [_read(urls.join(each, results.FILE), bucket) for each in beside[-MOST:] if each != address.url_of(address.path)]
+    except errors.PathoError as error:
+        print(f"the report has no curves over checkpoints: {error}", flush=True)
+        return []
     others = {r.model.step: r for r in found if r is not None and r.model.step is not None and _belongs(r, now)}
     steps = others | {now.model.step: now}
     return [steps[step] for step in sorted(steps)] if len(steps) > 1 else []
