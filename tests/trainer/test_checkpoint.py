@@ -234,6 +234,13 @@ def test_a_truncated_file_is_noticed(root, bucket):
         checkpoint.load(where, ALONE, found.url, {"method": {"w": torch.zeros(3)}})
 
 
+def test_a_checkpoint_that_does_not_fit_is_told_in_a_sentence(root, bucket):
+    where = place(root, bucket)
+    found = save(where, 10)
+    with pytest.raises(errors.PathoError, match=r"step-00000010 could not be loaded: rank 0: .*[Ss]ize mismatch"):
+        checkpoint.load(where, ALONE, found.url, {"method": {"w": torch.zeros(4)}})
+
+
 def test_parameters_without_a_gradient_so_far_have_zero_moments():
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())

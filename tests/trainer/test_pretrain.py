@@ -175,8 +175,9 @@ def test_an_unknown_architecture_is_said_before_anything_is_indexed(tmp_path):
     assert not (tmp_path / "index").exists()
 
 
-def test_checkpoints_of_another_model_are_refused(whole):
-    wanted, sentence = runs.spec(whole, training__prototypes=128), r"set spec\.checkpoints\.url to a new folder"
+@pytest.mark.parametrize("change", [{"training__prototypes": 128}, {"training__crops__globalSizePx": 48}])
+def test_checkpoints_of_another_model_are_refused(whole, change):
+    wanted, sentence = runs.spec(whole, **change), r"set spec\.checkpoints\.url to a new folder"
     with runs.process(wanted, whole) as ctx, pytest.raises(errors.InvalidConfiguration, match=sentence):
         pretrain.train(ctx)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pydantic
 import torch
-from torch.distributed.checkpoint import filesystem, state_dict_loader
+from torch.distributed.checkpoint import api, filesystem, state_dict_loader
 
 from patho_api import names, status
 from patho_trainer import best, distributed, errors, fencing
@@ -101,13 +101,24 @@ def load_backbone(url: str, bucket: storage.Bucket, architecture: str = "") -> t
 
 
 def load(place: Place, world: distributed.World, url: str, state: State) -> None:
-    """Fill the tensors of `state` in place from the checkpoint at `url`; all processes call it, in a world of any size."""
+    """Fill the tensors of `state` in place from the checkpoint at `url`; all processes call it, in a world of any size.
+
+    Raises PathoError for a checkpoint that cannot be read or does not fit.
+    """
     _empty(place.scratch, world)
     if world.local_rank == 0:
         _download(place, url)
     distributed.barrier()
-    state_dict_loader.load(state, storage_reader=filesystem.FileSystemReader(place.scratch))
+    try:
+        state_dict_loader.load(state, storage_reader=filesystem.FileSystemReader(place.scratch))
+    except api.CheckpointException as error:  # torch's, and no Exception
+        raise errors.PathoError(f"{url} could not be loaded: {reasons(error)}") from error
     _empty(place.scratch, world)
+
+
+def reasons(error: api.CheckpointException) -> str:
+    """What went wrong, rank by rank, without the traces."""
+    return "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in sorted(error.failures.items()))
 
 
 def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:

@@ -116,8 +116,7 @@ def _write_state(place: checkpoint.Place, world: distributed.World, home: str, s
     try:
         state_dict_saver.save(state, storage_writer=writer, process_group=world.saving)
     except api.CheckpointException as error:
-        reasons = "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in sorted(error.failures.items()))
-        raise SaveFailed(f"the state could not be written to {place.scratch}: {reasons}") from error
+        raise SaveFailed(f"the state could not be written to {place.scratch}: {checkpoint.reasons(error)}") from error
     sizes = distributed.on_all(lambda: _upload(folder, home, place.bucket), world.saving)
     shutil.rmtree(folder)
     return {name: size for part in sizes for name, size in part.items()}

@@ -89,7 +89,6 @@ class Snapshots:
             **identity(ctx.spec),
             "step": step,
             "embedDim": self._method.embed_dim,
-            "imageSizePx": training.crops.global_size_px,
             "normalization": training.normalization.dump(),
             "indexVersion": self._index_version,
             "rankMeMax": self.rankme_max,
@@ -108,7 +107,9 @@ def identity(spec: pretrain.PretrainSpec) -> dict[str, Any]:
     head |= {"normLastLayer": h.norm_last_layer}
     if h.ibot_separate_head:
         head |= {"ibotPrototypes": h.ibot_prototypes, "ibotBottleneck": h.ibot_head_bottleneck_width}
-    return {"method": spec.method, "architecture": spec.model.architecture, "head": head}
+    # position embeddings have the grid of the global crops
+    size_px = spec.training.crops.global_size_px
+    return {"method": spec.method, "architecture": spec.model.architecture, "imageSizePx": size_px, "head": head}
 
 
 def check_fit(facts: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
