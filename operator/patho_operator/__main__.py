@@ -93,7 +93,7 @@ async def _lead(process: Process) -> None:
     process.pulse.leading, queue.last_turn = True, loop.time()
     turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect)
     lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed)
-    asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds)
+    asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
     parts: dict[str, Part] = {
         "lease": process.elector.keep(),
         "kopf": _watch(process, indexes, ready),

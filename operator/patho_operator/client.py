@@ -9,7 +9,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client import exceptions
 
-from patho_operator import errors
+from patho_operator import clock, errors
 
 TIMEOUT_SECONDS = 30.0
 CONNECTIONS = 64
@@ -26,6 +26,7 @@ class Client:
         self._api = client.ApiClient(configuration)
         self._host = configuration.host
         self._count = count
+        self.clock = clock.Clock()
 
     async def request(
         self,
@@ -40,6 +41,7 @@ class Client:
         """The decoded answer. Raises ApiError or one of its kinds."""
         headers = {"Content-Type": content_type, "Accept": accept, "User-Agent": "patho-operator"}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        sent = self.clock.machine()
         try:
             answer = await self._api.rest_client.request(
                 verb,
@@ -56,6 +58,7 @@ class Client:
             self._count(verb, 0)
             raise errors.ApiError(0, type(error).__name__, str(error) or "no answer") from error
         self._count(verb, answer.status)
+        self.clock.heard(answer.getheader("Date", ""), sent)
         found: Json = json.loads(answer.data)
         return found
 

@@ -44,6 +44,10 @@ class Cluster:
     def __init__(self, api: client.Client, fence: Callable[[], None] = lambda: None) -> None:
         self._api, self._fence = api, fence
 
+    def now(self) -> datetime.datetime:
+        """The time by the API server's clock."""
+        return self._api.clock.now()
+
     async def get(self, key: Key) -> Json | None:
         """A resource, live; None if there is none."""
         try:
@@ -111,7 +115,7 @@ class Cluster:
 
     async def _bury(self, burial: Burial) -> None:
         """As Kubernetes' pod garbage collector does where the node object is gone: only a Failed pod loses the Job's finalizer."""
-        now = times.write(datetime.datetime.now(times.UTC))
+        now = times.write(self.now())
         why = {"reason": "DeletionByPathoscale", "message": DEAD, "lastTransitionTime": now}
         disrupted = {"type": "DisruptionTarget", "status": "True", **why}
         status = {"phase": "Failed", "reason": "NodeLost", "message": DEAD, "conditions": [disrupted]}
@@ -172,7 +176,7 @@ class Cluster:
 
     async def _post(self, subject: Subject, event: Event) -> None:
         """An event's name is made of what it says: what is said again is counted instead of told twice."""
-        key, now = subject.key, times.write(datetime.datetime.now(times.UTC))
+        key, now = subject.key, times.write(self.now())
         digest = hashlib.sha256(f"{subject.uid} {event.reason} {event.message}".encode()).hexdigest()[:16]
         regarding = {"apiVersion": names.API_VERSION, "kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": subject.uid}
         body = {

@@ -123,25 +123,37 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-async def run(board: Board, targets: Callable[[], Iterable[Target]], notify: Callable[[Key], None], every: float, publish: float) -> None:
+async def run(
+    board: Board,
+    targets: Callable[[], Iterable[Target]],
+    notify: Callable[[Key], None],
+    every: float,
+    publish: float,
+    now: Callable[[], Time],
+) -> None:
     """Ask for ever. `every` and `publish` are seconds, stretched when there are many runs."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
         while True:
             found = list(targets())
-            await _round(session, board, found, notify, max(publish, len(found) / WRITES_PER_SECOND))
+            await _round(session, board, found, notify, max(publish, len(found) / WRITES_PER_SECOND), now)
             await asyncio.sleep(max(every, len(found) / QUESTIONS_PER_SECOND))
 
 
 async def _round(
-    session: aiohttp.ClientSession, board: Board, targets: list[Target], notify: Callable[[Key], None], publish: float
+    session: aiohttp.ClientSession,
+    board: Board,
+    targets: list[Target],
+    notify: Callable[[Key], None],
+    publish: float,
+    now: Callable[[], Time],
 ) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(target: Target) -> None:
         async with gate:
             found = await ask(session, target)
-        if found and board.note(target, found, datetime.datetime.now(times.UTC), publish):
+        if found and board.note(target, found, now(), publish):
             notify(target.key)
 
     await asyncio.gather(*(one(target) for target in targets))

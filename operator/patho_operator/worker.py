@@ -1,7 +1,6 @@
 """One turn on one resource: look, plan, look again live where it matters, carry out."""
 
 import dataclasses
-import datetime
 import logging
 import time
 
@@ -72,14 +71,14 @@ class Worker:
         if body is None:
             return None
         view = self._planned(subject.parse(body), await self._observe(key, body, live), live)
-        uids = trouble.worth_asking(view.subject, view.observed, _now()) if not view.plan.consequential else ()
+        uids = trouble.worth_asking(view.subject, view.observed, self.cluster.now()) if not view.plan.consequential else ()
         if not uids:
             return view
         words = await self.cluster.warnings(key.namespace, uids)
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        return View(found, observed, reconcile(found, observed, _now(), image=self.image), live)
+        return View(found, observed, reconcile(found, observed, self.cluster.now(), image=self.image), live)
 
     async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
         seen = self.indexes.observe(key)
@@ -112,7 +111,7 @@ class Worker:
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         start = times.parse(new.start_time)
         if new.phase == "Running" and old.phase == "Starting" and new.attempt == 1 and start:
-            self.metrics.time_to_running.observe(times.seconds_between(start, _now()))
+            self.metrics.time_to_running.observe(times.seconds_between(start, self.cluster.now()))
         return new
 
     def _forget(self, key: Key) -> None:
@@ -121,7 +120,3 @@ class Worker:
         self.board.forget(key)
         self.indexes.written.pop(key, None)
         self.metrics.runs.shown.pop(key, None)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(times.UTC)
