@@ -75,7 +75,7 @@ class Indexes:
     def hosts(self) -> Iterator[tuple[Key, Pod]]:
         """The pod of rank 0 of every attempt that runs."""
         for key in list(self.pods):
-            if host := self.observe(key).host():
+            if key.kind in names.PLURALS and (host := self.observe(key).host()):
                 yield key, host
 
     def versions(self, kind: str) -> dict[str, int]:
@@ -113,7 +113,7 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
 
     async def child_changed(body: Any, **_: Any) -> None:
         key = _run_key(body)
-        if key.kind in names.PLURALS:  # anybody may put our labels on a pod
+        if key.kind in names.PLURALS:  # anybody may put our labels on a pod: here, in `hosts` and in complete lists
             queue.add(key)
 
     kopf.on.login(registry=registry)(login)

@@ -46,8 +46,9 @@ class Relist:
             found = await self._list(kind)
             ghosts |= known.keys() - found.keys()
             for uid, metadata in found.items():
-                if known.get(uid, 0) < (version := int(metadata.get("resourceVersion", 1))):
-                    newer.setdefault(_key(kind, metadata), {})[uid] = version
+                key, version = _key(kind, metadata), int(metadata.get("resourceVersion", 1))
+                if key.kind in names.PLURALS and known.get(uid, 0) < version:
+                    newer.setdefault(key, {})[uid] = version
         self.indexes.ghosts, self.indexes.newer = ghosts, newer
         for key in newer:
             self._missed(key)

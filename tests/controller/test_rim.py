@@ -56,6 +56,19 @@ async def test_a_complete_list_drops_ghosts_and_finds_what_was_missed(cluster, f
     assert (len(found), rounds) == (3, [1])
 
 
+async def test_a_stranger_with_our_labels_is_never_asked_nor_worked_on(cluster, fake):
+    """Anybody may write a label: a kind of their own would be a turn that fails for ever, and a metric of its own."""
+    for kind in relist.KINDS:
+        labels = {names.LABEL_RUN: "x", names.LABEL_KIND: "Stranger"}
+        items = [{"metadata": {"uid": "s", "name": "s", "namespace": "lab", "labels": labels}}] if kind == "Pod" else []
+        fake.answers["GET", path(kind)] = 200, {"metadata": {}, "items": items}
+    found = queue.Queue()
+    await relist.Relist(cluster, Indexes(), found, set(), (), lambda: None).once()
+    stranger = observed.pod(make_pod(make_pretrain(), ip="10.0.0.1"))
+    assert not len(found)
+    assert not list(Indexes(pods={Key("Stranger", "lab", "x"): [stranger]}).hosts())
+
+
 async def test_a_lost_event_makes_every_look_a_live_one_until_the_index_has_caught_up(cluster, fake):
     for kind in relist.KINDS:
         items = [{"metadata": {"uid": UID, "name": "vits16", "namespace": "lab", "resourceVersion": "9"}}] if kind == names.PRETRAIN else []
