@@ -208,6 +208,11 @@ def on_first(world: World, action: Callable[[], T], group: dist.ProcessGroup | N
     return result
 
 
+def of_first(world: World, value: T) -> T:
+    """Rank 0's value, everywhere."""
+    return on_first(world, lambda: value) if world.size > 1 else value
+
+
 def on_all(action: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
     """Everybody acts and gets all results; the first PathoError, by rank, is raised everywhere."""
     return _results(gather(_outcome(action), group))

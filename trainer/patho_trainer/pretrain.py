@@ -87,6 +87,7 @@ def _slides(ctx: context.Context, newest: status.CheckpointRef | None) -> catalo
         world_size=ctx.world.size,
         builder=ctx.run_id,
         barrier=lambda: distributed.barrier(ctx.world.patient),
+        agree=lambda version: distributed.of_first(ctx.world, version),
         progress=watch,
     )
 

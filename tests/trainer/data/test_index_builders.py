@@ -57,6 +57,24 @@ def test_several_builders_of_one_index_end_with_one_catalog(tmp_path, builders):
     assert list((tmp_path / "i" / "parts").rglob("*.parquet")) == []
 
 
+def test_a_build_that_ends_meanwhile_gives_no_rank_another_version(tmp_path):
+    write_slides(tmp_path / "s", 3)
+    source, folder, ranks = f"{tmp_path}/s/", tmp_path / "i", {"world_size": 2, "builder": "run-a"}
+    met, said, last = threading.Barrier(2), concurrent.futures.Future(), iter([False, True])
+
+    def linger():
+        met.wait()
+        if next(last):  # between rank 0's look at the version and rank 1's
+            said.result(60)
+            write_slides(tmp_path / "s", 4)
+            build(source, folder, builder="run-b")
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(build, source, folder, rank=0, barrier=met.wait, agree=lambda v: said.set_result(v) or v, **ranks)
+        other = build(source, folder, rank=1, barrier=linger, agree=lambda _: said.result(), **ranks)
+    assert (other.version, len(other)) == (first.result().version, 3)
+
+
 def test_the_catalog_is_a_plain_parquet_table_with_one_row_a_slide(tmp_path):
     write_slides(tmp_path / "s", 2)
     (tmp_path / "s" / "bad.svs").write_bytes(b"nothing")

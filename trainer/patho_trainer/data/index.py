@@ -73,12 +73,14 @@ def build(
     world_size: int = 1,
     builder: str = "",
     barrier: Callable[[], None] = lambda: None,
+    agree: Callable[[str], str] = lambda version: version,
     progress: Progress | None = None,
 ) -> catalog.Catalog:
     """Bring the index in folder `out` up to date with the slides of `sources` (manifests, globs, folders), and load it.
 
     `builder` names this build among others of the same slides at the same time (a run's id); their records are shared, their ends are not.
-    Called on every rank, with a `barrier` that all of them reach; rank 0 puts the parts together. `progress(done, total)` counts this
+    Called on every rank, with a `barrier` that all of them reach; rank 0 puts the parts together. `agree` gives all ranks the version that
+    rank 0 found: another build of the same slides may end while they look. `progress(done, total)` counts this
     rank's slides. What a damaged slide is rejected for is in `Catalog.rejected`. Raises DataNotFound where there is no slide at all,
     InvalidConfiguration, and Transient where the bucket fails for long: the same call then goes on where it was.
     """
@@ -93,7 +95,7 @@ def build(
     if rank == 0:
         _merge(job, builder, bucket, [entry.id for entry in entries], columns, world_size)
     barrier()
-    return load(out, bucket=bucket, version=json.loads(bucket.read(job.pointer))["version"])
+    return load(out, bucket=bucket, version=agree(json.loads(bucket.read(job.pointer))["version"]))
 
 
 def load(url: str, bucket: storage.Bucket | None = None, version: str = "") -> catalog.Catalog:

@@ -31,6 +31,7 @@ def read(
         rank=world.rank,
         world_size=world.size,
         barrier=barrier,
+        agree=lambda version: distributed.of_first(world, version),
         builder="evaluation",
     )
     usable = built.only(lambda slide: bool(slide.label) and not slide.rejected and bool(catalogs.offers(slide, patches)))
