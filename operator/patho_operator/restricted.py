@@ -34,7 +34,9 @@ def _violations(pod: Mapping[str, Any]) -> Iterator[str]:
     yield from (flag for flag in ("hostNetwork", "hostPID", "hostIPC") if pod.get(flag))
     for volume in _mappings(pod.get("volumes")):
         yield from (f"volumes[{volume.get('name')}].{kind}" for kind in sorted(volume.keys() - {"name"} - VOLUMES))
-    yield from _identity(_mapping(pod.get("securityContext")), "securityContext")
+    security = _mapping(pod.get("securityContext"))
+    yield from _identity(security, "securityContext")
+    yield from _removed(security)
     for field in CONTAINERS:
         for container in _mappings(pod.get(field)):
             yield from _container(container, f"{field}[{container.get('name')}]")
@@ -69,6 +71,14 @@ def _identity(security: Mapping[str, Any], path: str) -> Iterator[str]:
     for field in ("seccompProfile", "appArmorProfile"):
         if _mapping(security.get(field)).get("type") == "Unconfined":
             yield f"{path}.{field}"
+
+
+def _removed(security: Mapping[str, Any]) -> Iterator[str]:
+    """What the standard wants to be said, and a null in the overlay would take out."""
+    if security.get("runAsNonRoot") is None:
+        yield "securityContext.runAsNonRoot"
+    if not _mapping(security.get("seccompProfile")).get("type"):
+        yield "securityContext.seccompProfile"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

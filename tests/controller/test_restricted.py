@@ -22,6 +22,9 @@ HOSTILE = [
     ({"securityContext": {"runAsUser": 0}}, "securityContext.runAsUser"),
     ({"securityContext": {"runAsNonRoot": False}}, "securityContext.runAsNonRoot"),
     ({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "securityContext.seccompProfile"),
+    ({"securityContext": None}, "securityContext.runAsNonRoot"),  # null takes ours out
+    ({"securityContext": {"runAsNonRoot": None, "runAsUser": None}}, "securityContext.runAsNonRoot"),
+    ({"securityContext": {"seccompProfile": None}}, "securityContext.seccompProfile"),
     ({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}, "securityContext.sysctls"),
     (container(privileged=True), "containers[trainer].securityContext.privileged"),
     (container(allowPrivilegeEscalation=True), "containers[trainer].securityContext.allowPrivilegeEscalation"),
@@ -34,7 +37,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "field"), HOSTILE, ids=[field for _, field in HOSTILE])
+@pytest.mark.parametrize(("spec", "field"), HOSTILE)
 def test_an_overlay_that_takes_over_is_refused_by_name(spec, field):
     body = make_pretrain(compute={"podTemplate": {"spec": spec}})
     assert [
