@@ -31,7 +31,9 @@ GOES_ON = Verdict("GoesOn")
 def judge(s: Situation) -> Verdict:
     """The first thing that ends the newest attempt, in the order of certainty. Its Job exists."""
     suspended_by_queue = s.current.suspended and bool(s.compute.queue_name)
-    for look in LOOKS if suspended_by_queue else (*LOOKS, *LOOKS_WHILE_RUNNING):
+    # index 0 is done: the Job controller ends the other pods, and says a little later that the Job is complete
+    ending = any(p.index == 0 and p.phase == "Succeeded" for p in s.pods)
+    for look in LOOKS if suspended_by_queue or ending else (*LOOKS, *LOOKS_WHILE_RUNNING):
         if verdict := look(s):
             return verdict
     return GOES_ON

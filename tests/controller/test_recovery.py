@@ -77,6 +77,18 @@ def test_time_in_which_the_gang_ran_is_no_time_of_waiting(pods, seconds, reason)
     assert why(broken, left, now=7200 + seconds) == reason
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda b: crash(b, 1, 7205, failures=3),  # ended by the Job controller, and no back-off to wait for
+        lambda b: make_pod(b, 1, deleting=True),
+    ],
+)
+def test_a_gang_whose_index_0_is_done_is_not_replaced_while_its_job_completes(other):
+    pods = [make_pod(TWO, 0, exit_code=0, ended=at(7200)), other(TWO)]
+    assert why(TWO, pods, now=7600) == ""
+
+
 def test_time_in_the_queue_is_no_time_of_waiting():
     job = make_job(QUEUED, suspend=False) | {"status": {"startTime": "2030-01-01T14:00:00Z"}}  # admitted again after two hours
     pods = [make_pod(QUEUED, 0, created=at(7200)), crash(QUEUED, 1, 0)]
