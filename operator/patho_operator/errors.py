@@ -53,6 +53,8 @@ def from_response(status: int, reason: str, message: str, retry_after_seconds: f
     """The error for an HTTP status and the reason of a Kubernetes Status object."""
     kinds = {404: NotFound, 400: Denied, 403: Denied, 422: Denied}
     kind = kinds.get(status, ApiError)
+    if "failed calling webhook" in message:  # status 500: nothing was written, and only the cluster's admins can help
+        kind = Denied
     if status == 409:
         kind = AlreadyExists if reason == "AlreadyExists" else Conflict
     return kind(status, reason, message, retry_after_seconds)

@@ -68,6 +68,7 @@ async def test_a_foreign_job_of_the_wanted_name_is_a_conflict_of_names(cluster, 
         (403, "Forbidden", 'jobs.batch "x" is forbidden: exceeded quota: q, requested: count/jobs.batch=1', "QuotaExceeded"),
         (403, "Forbidden", "admission webhook denied the request", "Forbidden"),
         (422, "Invalid", "spec.template: Required value", "Invalid"),
+        (500, "InternalError", 'Internal error occurred: failed calling webhook "jobs.example.com": deadline exceeded', "InternalError"),
     ],
 )
 async def test_what_the_api_server_refuses_is_told_in_its_words(cluster, fake, status, reason, message, told):
