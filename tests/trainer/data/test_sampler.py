@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from patho_trainer import errors
+from patho_trainer import errors, keyed
 from patho_trainer.data import draws, places, sampler
 from tests.trainer.data.values import MAGNIFICATIONS, make_catalog, make_levels, make_mask, make_slide, make_spec
 
@@ -239,3 +239,10 @@ def test_cells_have_the_coverage_that_the_patch_at_their_centre_has(box):
     expected = [[tissue.coverage(y, x, 4.25, 6.5) for x in starts] for y in starts]
     np.testing.assert_allclose(shares, expected, atol=1e-12)
     assert len(places.places(tissue.integral(), level, 200, 0.4, free=True).accepted) > 0
+
+
+def test_the_sampler_shares_no_random_number_with_the_training_step():
+    shuffles, again = {draws.SHUFFLE, draws.RESAMPLE}, range(0, (sampler.MAX_REDRAWS + 1) * draws.REDRAW, draws.REDRAW)
+    sampled = {use + slide + k for use in (draws.MAGNIFICATION, draws.CELL, draws.CORNER) for slide in (0, draws.PER_SLIDE) for k in again}
+    bases = (keyed.CROP, keyed.DROP_PATH, keyed.MASK_STRATUM, keyed.MASK_RATIO, keyed.MASK_BLOCKS)
+    assert not (shuffles | sampled) & {base + view for base in bases for view in range(34)}

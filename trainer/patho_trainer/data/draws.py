@@ -20,7 +20,7 @@ SHIFT = np.uint64(32)
 # What a number is for: the fourth word of the counter, so that no two uses share a number
 SHUFFLE, RESAMPLE, MAGNIFICATION, CELL, CORNER = range(5)
 PER_SLIDE = 16  # added where the key is the slide, not the step
-REDRAW = 64  # added for each time that a place was drawn again
+REDRAW = 1 << 20  # added for each time that a place was drawn again; above all uses of `keyed`
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
