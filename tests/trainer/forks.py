@@ -8,10 +8,11 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from patho_api import pretrain as api
-from patho_trainer import context, distributed, pretrain, telemetry
+from patho_trainer import context, distributed, errors, pretrain, telemetry
 from patho_trainer.data import storage
 from tests.trainer import runs, servers
 
@@ -66,6 +67,18 @@ def train(wanted: api.PretrainSpec, folder: pathlib.Path, sharded: bool = False)
     world = distributed.join("cpu", 0)
     with runs.context_in(world, wanted, folder, storage.Bucket()) as ctx:
         pretrain.train(ctx)
+    distributed.leave()
+
+
+def learn_of_a_failure() -> None:
+    """A rank that ends well where it is told what went wrong in the first one."""
+
+    def fail() -> None:
+        raise OSError("no space left")
+
+    world = distributed.join("cpu", 0)
+    with pytest.raises(errors.PathoError, match="OSError: no space left"):
+        distributed.on_first(world, fail, world.saving)
     distributed.leave()
 
 

@@ -54,6 +54,10 @@ def assert_the_same(found: list[dict], expected: list[dict]) -> None:
         assert [entry[key] for entry in found] == pytest.approx([entry[key] for entry in expected], rel=2e-4)
 
 
+def test_whatever_goes_wrong_in_the_first_process_is_told_to_all():
+    assert forks.gang(2, forks.learn_of_a_failure) == [0, 0]
+
+
 @pytest.mark.parametrize(("size", "sharded"), [(2, False), (2, True), (4, False)])
 def test_processes_share_the_work_and_not_the_mathematics(alone, tmp_path, size, sharded):
     shutil.copytree(alone / "index", tmp_path / "index")

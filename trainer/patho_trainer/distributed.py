@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -201,7 +202,7 @@ def gather(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
 
 
 def on_first(world: World, action: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
-    """Rank 0 acts, everybody gets the result; a PathoError of rank 0 is raised everywhere."""
+    """Rank 0 acts, everybody gets the result; what goes wrong in rank 0 is raised everywhere, as a PathoError."""
     outcome = [_outcome(action) if world.is_first else (None, None)]
     dist.broadcast_object_list(outcome, src=0, group=group, device=torch.device("cpu"))
     result: T = _results(outcome)[0]
@@ -214,7 +215,7 @@ def of_first(world: World, value: T) -> T:
 
 
 def on_all(action: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
-    """Everybody acts and gets all results; the first PathoError, by rank, is raised everywhere."""
+    """Everybody acts and gets all results; the first error, by rank, is raised everywhere, as a PathoError."""
     return _results(gather(_outcome(action), group))
 
 
@@ -223,6 +224,9 @@ def _outcome(action: Callable[[], T]) -> tuple[T | None, errors.PathoError | Non
         return action(), None
     except errors.PathoError as error:
         return None, error
+    except Exception as error:  # else the others wait for this process until a time-out
+        traceback.print_exc()
+        return None, errors.PathoError(f"{type(error).__name__}: {error}")
 
 
 def _results(outcomes: Sequence[tuple[Any, errors.PathoError | None]]) -> list[Any]:
