@@ -42,7 +42,7 @@ def without_named(template: Mapping[str, Any], field: str, taken: set[str]) -> d
     kept = [
         item
         for item in (found if isinstance(found, list) else [])
-        if isinstance(item, Mapping) and item.get("name", "") not in {"", *taken}
+        if isinstance(item, Mapping) and isinstance(name := item.get("name"), str) and name not in {"", *taken}
     ]
     if kept:
         spec[field] = kept
@@ -68,4 +68,4 @@ def _identity(first: Any, second: Any) -> str | None:
     if not (isinstance(first, list) and isinstance(second, list) and first and second):
         return None
     items = [*first, *second]
-    return next((name for name in IDENTITIES if all(isinstance(i, Mapping) and name in i for i in items)), None)
+    return next((name for name in IDENTITIES if all(isinstance(i, Mapping) and isinstance(i.get(name), str) for i in items)), None)

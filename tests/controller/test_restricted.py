@@ -50,7 +50,17 @@ def test_an_overlay_that_takes_over_is_refused_by_name(spec, field):
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["x", ["x"], {"containers": "x"}, {"containers": ["x"]}, {"volumes": {"a": 1}}, {"securityContext": "x"}]
+    "nonsense",
+    [
+        "x",
+        ["x"],
+        {"containers": "x"},
+        {"containers": ["x"]},
+        {"containers": [{"name": ["x"]}]},
+        {"tolerations": [{"name": {}}]},
+        {"volumes": {"a": 1}},
+        {"securityContext": "x"},
+    ],
 )
 def test_nonsense_is_left_to_the_api_server(nonsense):
     assert isinstance(subject.parse(make_pretrain(compute={"podTemplate": {"spec": nonsense}})).refusals, tuple)
