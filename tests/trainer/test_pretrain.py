@@ -193,6 +193,17 @@ def test_monitors_measure_the_same_patches_each_time(tmp_path, monkeypatch):
     assert len(seen) == 2  # the run's, and once the probe's
 
 
+def test_slides_are_read_with_as_many_threads_as_the_pod_may_use_cores(tmp_path, monkeypatch):
+    seen = []
+    read = stream.batches
+    monkeypatch.setattr(stream, "batches", lambda *a, **k: (seen.append(k["threads"]), read(*a, **k))[1])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    compute = {"processesPerNode": 2, "resources": {"limits": {"cpu": "6"}}}
+    with runs.process(runs.spec(tmp_path, training__steps=1, compute=compute), tmp_path) as ctx:
+        pretrain.train(ctx)
+    assert seen == [3]
+
+
 @pytest.mark.parametrize(("peaks", "known"), [({}, False), ({"cpu": (1e12, 1e12)}, True)])
 def test_mfu_is_told_only_where_the_peak_of_the_device_is_known(tmp_path, monkeypatch, capsys, peaks, known):
     monkeypatch.setattr("patho_trainer.mfu.PEAK_FLOPS", peaks)
