@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import openslide
 import pytest
 
 from patho_trainer.data import copies, slide, storage
@@ -58,6 +59,18 @@ def test_more_slides_than_handles_are_closed_but_not_fetched_again(web, two, tmp
     assert (downloads(web, "a.ndpi"), downloads(web, "b.ndpi")) == (1, 1)
     assert sum(copy.handle is not None for copy in local._copies.values()) <= 2
     assert all(np.array_equal(region, regions[0]) for region in regions)
+
+
+def test_a_copy_that_cannot_be_opened_again_still_makes_room(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "OPEN_SLIDES", 1)
+    local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"), limit_bytes=10_000_000)
+    read(local, two[0])
+    (file,) = (tmp_path / "scratch").rglob("*.ndpi")
+    read(local, two[1])  # which closes the first
+    file.write_bytes(b"damaged")
+    with pytest.raises(openslide.OpenSlideError):
+        read(local, two[0])
+    assert [copy.users for copy in local._copies.values()] == [0, 0]
 
 
 def test_a_download_that_breaks_off_leaves_nothing_and_can_be_repeated(web, two, tmp_path, monkeypatch):

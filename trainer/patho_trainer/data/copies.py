@@ -81,8 +81,7 @@ class Copies:
             assert copy.handle is not None, "whoever holds a copy holds it open"
             yield copy.handle
         finally:
-            with self._lock:
-                copy.users -= 1
+            self._release(copy)
 
     def _hold(self, url: str, etag: str) -> _Copy:
         key = (url, etag)
@@ -90,11 +89,18 @@ class Copies:
             opening = self._opening[key]
         with opening:
             copy = self._taken(key) or self._fetched(key)
-            if copy.handle is None:
-                copy.handle = self._opened(copy.path)
+            try:
+                copy.handle = copy.handle or self._opened(copy.path)
+            except openslide.OpenSlideError:
+                self._release(copy)
+                raise
             with self._lock:
                 self._opening.pop(key, None)
         return copy
+
+    def _release(self, copy: _Copy) -> None:
+        with self._lock:
+            copy.users -= 1
 
     def _taken(self, key: tuple[str, str]) -> _Copy | None:
         """A copy that is here, in use from this moment on: nobody closes it in between."""
