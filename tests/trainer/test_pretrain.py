@@ -10,7 +10,7 @@ import timm
 import torch
 
 from patho_api import common, report
-from patho_trainer import checkpoint, diverged, errors, export, pretrain, progress
+from patho_trainer import checkpoint, diverged, errors, export, monitors, pretrain, progress
 from patho_trainer.data import index, storage, stream
 from tests.trainer import runs, servers
 
@@ -191,6 +191,17 @@ def test_monitors_measure_the_same_patches_each_time(tmp_path, monkeypatch):
         pretrain.train(ctx)
         assert ctx.metrics.rankme._value.get() > 1
     assert len(seen) == 2  # the run's, and once the probe's
+
+
+def test_monitors_take_no_more_images_at_once_than_training_does(tmp_path, monkeypatch):
+    seen = []
+    features = monitors.features
+    monkeypatch.setattr(monitors, "features", lambda f, batches, *a: (seen.extend(map(len, batches)), features(f, batches, *a))[1])
+    monkeypatch.setattr(monitors, "PROBE_PATCHES", 8)
+    changes = {"training__monitorEverySteps": 1, "training__steps": 1, "training__microBatchSize": 2}
+    with runs.process(runs.spec(tmp_path, **changes), tmp_path) as ctx:
+        pretrain.train(ctx)
+    assert seen == [2, 2, 2, 2]
 
 
 def test_slides_are_read_with_as_many_threads_as_the_pod_may_use_cores(tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from patho_api import names, status
-from patho_trainer import context, distributed, metrics, mfu, monitors, progress, schedules
+from patho_trainer import config, context, distributed, metrics, mfu, monitors, progress, schedules
 from patho_trainer.data import catalog, stream
-from patho_trainer.methods import dino, dinov2
+from patho_trainer.methods import dino, dinov2, rounds
 
 LINE_SECONDS = 10.0
 PROBE_SEED = 2**52  # added to the run's seed: patches that the run itself does not draw
@@ -110,14 +110,14 @@ class Telemetry:
         return health
 
     def _read_probe(self) -> list[torch.Tensor]:
-        """This process's share of the probe patches: whole batches of a run with another seed."""
+        """This process's share of the probe patches: whole batches of a run with another seed, in as many parts as training takes them."""
         ctx, world = self._ctx, self._ctx.world
         count = -(-monitors.PROBE_PATCHES // ctx.spec.training.batch_size)
-        seed = ctx.spec.training.seed + PROBE_SEED
+        seed, parts = ctx.spec.training.seed + PROBE_SEED, rounds.count(config.resolved(ctx.spec), world.size)
         with stream.batches(
             self._slides, ctx.spec, seed=seed, stop_step=count, rank=world.rank, world_size=world.size, bucket=ctx.slides
         ) as patches:
-            return [batch.images.clone() for batch in patches]
+            return [part.clone() for batch in patches for part in batch.images.tensor_split(parts)]
 
     def _count(self, done: int, images: int, outcome: Outcome, values: schedules.Values, stages: Mapping[str, float]) -> None:
         m = self._metrics

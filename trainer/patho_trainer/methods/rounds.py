@@ -13,8 +13,14 @@ def micro_batches(slots: Sequence[int], h: config.Hyperparameters, world_size: i
     All processes have equally many micro-batches (`check`), because they gather sharded parameters, and balance prototypes, together.
     """
     groups = sorted({slot % h.loss_groups for slot in slots})
-    shares = [set(share.tolist()) for share in np.array_split(np.array(groups), _rounds(-(-h.loss_groups // world_size), h))]
+    shares = [set(share.tolist()) for share in np.array_split(np.array(groups), count(h, world_size))]
     return [[i for i, slot in enumerate(slots) if slot % h.loss_groups in share] for share in shares]
+
+
+def count(h: config.Hyperparameters, world_size: int) -> int:
+    """Micro-batches of every process in a step."""
+    most_groups = -(-h.loss_groups // world_size)
+    return -(-most_groups // (h.micro_batch_size // h.loss_group_size))
 
 
 def members(slots: Sequence[int], h: config.Hyperparameters) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -24,15 +30,9 @@ def members(slots: Sequence[int], h: config.Hyperparameters) -> np.ndarray[tuple
 
 def check(h: config.Hyperparameters, world_size: int) -> None:
     """Raises InvalidConfiguration for micro-batches that cannot be shared out evenly over the processes."""
-    fewest, most = h.loss_groups // world_size, -(-h.loss_groups // world_size)
-    if _rounds(most, h) > fewest:
+    if count(h, world_size) > h.loss_groups // world_size:
         raise errors.InvalidConfiguration(
             f"training.microBatchSize: {h.micro_batch_size} is one loss group, and {h.loss_groups} groups are not shared out evenly over "
             f"{world_size} processes, which take part in every round: set it to {2 * h.loss_group_size} or more, or a number of processes "
             f"that divides {h.loss_groups}"
         )
-
-
-def _rounds(groups: int, h: config.Hyperparameters) -> int:
-    """Rounds of a process with so many groups."""
-    return -(-groups // (h.micro_batch_size // h.loss_group_size))
