@@ -11,6 +11,7 @@ from patho_operator.observed import Pod
 from patho_operator.situation import Situation
 
 MAX_INDEX_BACKOFF_SECONDS = 40  # an index waits 10 s x 2^failures; beyond this a new Job is quicker
+MOST_INDEX_BACKOFF_SECONDS = 600  # the Job controller's longest
 JOB_BACKOFF_SECONDS = 10  # the Job controller's first back-off
 EXIT_IN_MESSAGE = re.compile(r"failed with exit code (\d+)")
 
@@ -75,7 +76,7 @@ def _edited(s: Situation) -> Verdict | None:
 
 def _index_backoff(s: Situation) -> Verdict | None:
     for index, failures in () if s.gathered else _down(s):
-        delay_seconds = JOB_BACKOFF_SECONDS * 2 ** (failures - 1)
+        delay_seconds = min(JOB_BACKOFF_SECONDS * 2 ** min(failures - 1, 9), MOST_INDEX_BACKOFF_SECONDS)  # anybody may edit the count
         if delay_seconds > MAX_INDEX_BACKOFF_SECONDS:
             message = f"index {index} failed {failures} times and would wait {delay_seconds} s: a new attempt is quicker"
             return Verdict("Replace", "IndexBackOff", message)

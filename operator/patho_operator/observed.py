@@ -309,4 +309,4 @@ def _before(text: str) -> Before:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else 0
+    return int(text) if text and text.isdecimal() and len(text) < 20 else 0

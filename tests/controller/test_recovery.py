@@ -3,7 +3,7 @@
 import pytest
 
 from patho_api.status import Attempt
-from patho_operator import backoff
+from patho_operator import backoff, observed
 from patho_operator.observed import Before
 from tests.controller.builders import (
     UID,
@@ -87,6 +87,13 @@ def test_time_in_which_the_gang_ran_is_no_time_of_waiting(pods, seconds, reason)
 def test_a_gang_whose_index_0_is_done_is_not_replaced_while_its_job_completes(other):
     pods = [make_pod(TWO, 0, exit_code=0, ended=at(7200)), other(TWO)]
     assert why(TWO, pods, now=7600) == ""
+
+
+@pytest.mark.parametrize("count", ["9" * 18, "9" * 5000, "²"])
+def test_a_count_that_somebody_wrote_on_a_pod_does_not_hold_the_operator_up(count):
+    pod = crash(TWO, 1, 0)
+    pod["metadata"]["annotations"][observed.FAILURE_COUNTS[0]] = count
+    assert why(TWO, [make_pod(TWO, 0), pod], now=1) in ("", "IndexBackOff")
 
 
 def test_time_in_the_queue_is_no_time_of_waiting():
