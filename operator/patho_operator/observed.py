@@ -304,7 +304,7 @@ def _before(text: str) -> Before:
     try:
         found = json.loads(text)
         return Before(int(found["restarts"]), int(found["disruptions"]), float(found["acceleratorSeconds"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return Before()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from patho_api import names
 from patho_api.status import Attempt
 from patho_operator import backoff, observed
 from patho_operator.observed import Before
@@ -94,6 +95,12 @@ def test_a_count_that_somebody_wrote_on_a_pod_does_not_hold_the_operator_up(coun
     pod = crash(TWO, 1, 0)
     pod["metadata"]["annotations"][observed.FAILURE_COUNTS[0]] = count
     assert why(TWO, [make_pod(TWO, 0), pod], now=1) in ("", "IndexBackOff")
+
+
+def test_totals_that_somebody_spoilt_on_a_job_count_as_none():
+    job = make_job(TWO)
+    job["metadata"]["annotations"][names.ANNOTATION_BEFORE] = '{"restarts": 1e400, "disruptions": 0, "acceleratorSeconds": 0}'
+    assert observed.job(job).before == Before()
 
 
 def test_time_in_the_queue_is_no_time_of_waiting():
