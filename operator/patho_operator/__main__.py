@@ -91,7 +91,7 @@ async def _lead(process: Process) -> None:
     process.metrics.leader.set(1)
     listed()
     process.pulse.leading, queue.last_turn = True, loop.time()
-    turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect)
+    turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect, known.metrics_from)
     lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed)
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
     parts: dict[str, Part] = {

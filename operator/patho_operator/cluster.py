@@ -26,6 +26,7 @@ PATHS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Pod": ("/api/v1", "pods"),
     "Service": ("/api/v1", "services"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     "Event": ("/api/v1", "events"),
     **{kind: (f"/apis/{names.API_VERSION}", plural) for kind, plural in names.PLURALS.items()},
 }

@@ -1,8 +1,8 @@
-"""Objects of an attempt: one Indexed Job and, for more than one node, one headless Service for all attempts. Pure."""
+"""Objects of an attempt: one Indexed Job; for all attempts a headless Service (more than one node) and a NetworkPolicy (if asked). Pure."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patho_api import names
@@ -123,6 +123,19 @@ def service(resource: Resource) -> Manifest:
     labels = _labels(resource)
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(resource, pods.subdomain(resource), labels), "spec": spec}
+
+
+def network_policy(resource: Resource, metrics_from: Sequence[Mapping[str, Any]]) -> Manifest:
+    """What may reach the pods of all attempts: each other on any port (NCCL picks its own), and `metrics_from` (peers as in a
+    NetworkPolicy; empty: anybody) the port of metrics and progress. The rendezvous has no authentication of its own."""
+    labels = _labels(resource)
+    own = {"matchLabels": {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}}
+    metrics: Manifest = {"ports": [{"port": names.PORT_METRICS, "protocol": "TCP"}]}
+    if metrics_from:
+        metrics["from"] = [dict(peer) for peer in metrics_from]
+    spec = {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}, metrics]}
+    metadata = _metadata(resource, pods.subdomain(resource), labels)
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def _job_spec(nodes: int, template: Mapping[str, Any]) -> Manifest:

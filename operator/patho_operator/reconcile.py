@@ -1,7 +1,7 @@
 """What to do about one resource: (subject, observed, now) -> Plan. Pure, level-triggered: it looks at what is, never at what happened."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patho_api import names
@@ -15,10 +15,11 @@ from patho_operator.subject import Subject
 SETTLING_SECONDS = 5.0  # between looks at something that is on its way
 REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
 WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
+Peers = Sequence[Mapping[str, Any]] | None
 
 
-def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) -> Plan:
-    """The plan for one resource. `image` is the trainer of the operator's own release."""
+def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str, metrics_from: Peers = None) -> Plan:
+    """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings."""
     s = Situation(subject, observed, now)
     if subject.deleting:
         return Plan(burials=_burials(s))
@@ -30,7 +31,7 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str) ->
     return Plan(
         deletes=(*_deletes(s, step), *scoring.deletes),
         burials=_burials(s),
-        creates=_creates(s, step, image),
+        creates=_creates(s, step, image, metrics_from),
         optional=scoring.creates,
         status=patch,
         terminal=step.kind in ("Succeed", "Fail"),
@@ -168,7 +169,7 @@ def _burials(s: Situation) -> tuple[Burial, ...]:
     return tuple(Burial(s.subject.key.namespace, pod.name, pod.uid) for pod in s.observed.pods if trouble.overdue(pod, s.now))
 
 
-def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], ...]:
+def _creates(s: Situation, step: Step, image: str, metrics_from: Peers) -> tuple[Mapping[str, Any], ...]:
     if step.kind != "Begin":
         return ()
     rendered = manifests.with_model(s.resource, s.model.url, s.model.storage)
@@ -185,7 +186,9 @@ def _creates(s: Situation, step: Step, image: str) -> tuple[Mapping[str, Any], .
         model_url=s.model.url if s.subject.key.kind == names.EVAL else "",
         best_by=evaluations.best_by(s),
     )
-    return (manifests.service(s.resource), job) if s.compute.nodes > 1 else (job,)
+    policy = () if metrics_from is None else (manifests.network_policy(s.resource, metrics_from),)
+    service = (manifests.service(s.resource),) if s.compute.nodes > 1 else ()
+    return (*policy, *service, job)  # in this order: no pod is ever without them
 
 
 def _events(s: Situation, step: Step) -> tuple[Event, ...]:

@@ -11,7 +11,7 @@ from patho_operator.handlers import Indexes, Json
 from patho_operator.observed import Key, Observed, Problem
 from patho_operator.plan import Plan
 from patho_operator.progress import Board
-from patho_operator.reconcile import reconcile
+from patho_operator.reconcile import Peers, reconcile
 from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Worker:
     metrics: metrics.Metrics
     image: str
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
+    metrics_from: Peers = None  # as in settings.Settings
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
@@ -78,7 +79,8 @@ class Worker:
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        return View(found, observed, reconcile(found, observed, self.cluster.now(), image=self.image), live)
+        plan = reconcile(found, observed, self.cluster.now(), image=self.image, metrics_from=self.metrics_from)
+        return View(found, observed, plan, live)
 
     async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
         seen = self.indexes.observe(key)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from patho_api import crd, names
+from patho_operator import settings
 from tests.chart import renders
 from tests.chart.renders import CHART
 from tests.cluster import tools
@@ -81,6 +82,24 @@ def test_the_operators_network_is_what_it_needs(render):
     ports = {port["port"]: rule.get("to") for rule in spec["egress"] for port in rule["ports"]}
     assert set(ports) == {53, 443, 6443, names.PORT_METRICS}
     assert ports[names.PORT_METRICS][0]["podSelector"] == {"matchExpressions": [{"key": names.LABEL_RUN, "operator": "Exists"}]}
+
+
+def test_the_operator_is_told_who_may_read_a_runs_metrics_and_may_make_its_policy(render):
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    objects = render(**{"networkPolicy.runs": True, "networkPolicy.metricsFrom": [monitoring]})
+    operator, prometheus = settings.parse([], environment(objects)).metrics_from
+    labels = objects["Deployment", "pathoscale"]["spec"]["template"]["metadata"]["labels"]
+    assert operator["podSelector"]["matchLabels"].items() <= labels.items()
+    assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "patho-system"}
+    assert prometheus == monitoring
+    assert ("networkpolicies", "create") in granted(objects["ClusterRole", "pathoscale"])
+
+
+def test_without_peers_anybody_may_read_metrics_and_without_the_switch_there_is_no_right(render):
+    assert settings.parse([], environment(render(**{"networkPolicy.runs": True}))).metrics_from == ()
+    objects = render(**{"networkPolicy.enabled": True})
+    assert settings.parse([], environment(objects)).metrics_from is None
+    assert "networkpolicies" not in {resource for resource, _ in granted(objects["ClusterRole", "pathoscale"])}
 
 
 def test_grafanas_sidecar_finds_the_dashboards(render):

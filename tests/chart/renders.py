@@ -28,6 +28,7 @@ SETS: dict[str, Values] = {
         "priorityClassName": "system-cluster-critical",
         "networkPolicy": {
             "enabled": True,
+            "runs": True,
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
         },
     },

@@ -137,10 +137,10 @@ def see(jobs=(), pods=(), *, report=None, still=0.0, heard=NOW, pretrain=None, e
     )
 
 
-def plan_for(body, jobs=(), pods=(), *, now=NOW, **seen) -> Plan:
+def plan_for(body, jobs=(), pods=(), *, now=NOW, metrics_from=None, **seen) -> Plan:
     """The plan for a resource. A report has stood still since NOW unless told otherwise."""
     sight = {"still": (now - NOW).total_seconds(), "heard": now}
-    return reconcile(subject.parse(body), see(jobs, pods, **(sight | seen)), now, image=IMAGE)
+    return reconcile(subject.parse(body), see(jobs, pods, **(sight | seen)), now, image=IMAGE, metrics_from=metrics_from)
 
 
 def after(body, plan):

@@ -104,6 +104,24 @@ def test_everything_a_run_owns_is_labelled_and_owned():
     assert metadata["labels"].items() <= template_of()["metadata"]["labels"].items()
 
 
+def test_with_the_switch_only_a_runs_own_pods_reach_its_rendezvous():
+    operator = {"podSelector": {"matchLabels": {"app": "operator"}}}
+    policy, job = plan_for(make_pretrain(), metrics_from=(operator,)).creates
+    own = {"matchLabels": {names.LABEL_RUN: "vits16", names.LABEL_KIND: names.PRETRAIN}}
+    assert policy["spec"]["podSelector"] == own
+    assert own["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert policy["spec"]["ingress"][0] == {"from": [{"podSelector": own}]}
+    assert policy["spec"]["ingress"][1] == {"ports": [{"port": 9400, "protocol": "TCP"}], "from": [operator]}
+    assert policy["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
+
+
+def test_a_policy_comes_before_the_pods_it_is_for_and_only_when_asked_for():
+    two = make_pretrain(compute={"nodes": 2})
+    assert [made["kind"] for made in plan_for(two, metrics_from=()).creates] == ["NetworkPolicy", "Service", "Job"]
+    assert [made["kind"] for made in plan_for(two).creates] == ["Service", "Job"]
+    assert "from" not in created(plan_for(two, metrics_from=()), "NetworkPolicy")["spec"]["ingress"][1]
+
+
 def test_kueue_admits_what_is_created_suspended_with_its_label():
     job = job_of(nodes=4, minNodes=2, queueName="gpus")
     assert job["spec"]["suspend"]

@@ -43,6 +43,12 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* Who may read metrics and progress of runs, as JSON: with metricsFrom the operator and those, else anybody. */}}
+{{- define "pathoscale.metricsFrom" -}}
+{{- $operator := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) "podSelector" (dict "matchLabels" (include "pathoscale.selector" . | fromYaml)) -}}
+{{- with .Values.networkPolicy.metricsFrom }}{{ prepend . $operator | toJson }}{{ else }}[]{{ end -}}
+{{- end -}}
+
 {{/* What the operator does in the namespaces it watches, and nothing more. */}}
 {{- define "pathoscale.rules" -}}
 - apiGroups: [pathoscale.dev]
@@ -60,6 +66,11 @@ capabilities: {drop: [ALL]}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create]                # one for a run; its owner's end deletes it
+{{- if .Values.networkPolicy.runs }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create]                # one for a run, likewise
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]        # the Job controller makes them; delete: those on nodes that do not answer
