@@ -4,6 +4,7 @@
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -18,14 +19,15 @@ from tests.bench import network, rates, tissue
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-ROUNDS, BATCH, STEPS, SLIDES, THREADS, LATENCY_MS = 7, 64, 40, 8, 2, 50
+ROUNDS = int(os.environ.get("PATHOSCALE_BENCH_ROUNDS", "7"))
+BATCH, STEPS, SLIDES, THREADS, LATENCY_MS = 64, 40, 8, 2, 50
 PAPER = (0.25, 0.5, 1.0, 2.0)
 Requests = Sequence[sampler.Request]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Slides of 10,240 squared px in a bucket; the same files lie in `folder`."""
+    """Slides of 80,000 squared px in a bucket; the same files lie in `folder`."""
     root = tmp_path_factory.mktemp("bench")
     for i in range(SLIDES):
         tissue.write(root / network.BUCKET / f"{i}.tif", seed=i)
