@@ -6,7 +6,8 @@ A *refusal* stops the run before anything starts (exit code 40, condition Failed
 
 from patho_api import pretrain
 from patho_api.evaluate import EvalSpec, EvalTemplate
-from patho_api.pretrain import PretrainSpec, Training
+from patho_api.pretrain import PretrainSpec
+from patho_api.training import Training
 
 DINOV2_ONLY = (
     "koleoWeight",

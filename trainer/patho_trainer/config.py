@@ -6,18 +6,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from patho_api import pretrain
+from patho_api import training as api
 from patho_api.common import PositiveFloat, UnitInterval
 from patho_trainer import errors
 
 
-class Crops(pretrain.Crops):
+class Crops(api.Crops):
     """Multi-crop without nulls."""
 
     global_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)]
     local_scale: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)]
 
 
-class Hyperparameters(pretrain.Training):
+class Hyperparameters(api.Training):
     """`training` of a specification without nulls: the same fields, units and rules."""
 
     method: Literal["DINO", "DINOv2"]
@@ -25,13 +26,13 @@ class Hyperparameters(pretrain.Training):
     micro_batch_size: Annotated[int, Field(ge=1)]
     loss_group_size: Annotated[int, Field(ge=1)]
     learning_rate: PositiveFloat
-    warmup_steps: pretrain.Steps
+    warmup_steps: api.Steps
     teacher_momentum: UnitInterval
     teacher_temperature: PositiveFloat
-    teacher_temperature_warmup_steps: pretrain.Steps
+    teacher_temperature_warmup_steps: api.Steps
     norm_last_layer: bool
     drop_path: Annotated[float, Field(ge=0, lt=1)]
-    freeze_last_layer_steps: pretrain.Steps
+    freeze_last_layer_steps: api.Steps
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     patch_embed_lr_multiplier: Annotated[float, Field(gt=0, le=1)]
     ibot_prototypes: int
@@ -52,7 +53,7 @@ def resolved(spec: pretrain.PretrainSpec) -> Hyperparameters:
     Raises InvalidConfiguration for a micro-batch that does not hold whole loss groups of the reference's size.
     """
     training = spec.training
-    given = {name: value for name in pretrain.Training.model_fields if (value := getattr(training, name)) is not None}
+    given = {name: value for name in api.Training.model_fields if (value := getattr(training, name)) is not None}
     derived = {
         "loss_group_size": pretrain.loss_group_size(spec),
         "ibot_prototypes": training.prototypes,
@@ -68,9 +69,9 @@ def resolved(spec: pretrain.PretrainSpec) -> Hyperparameters:
     return Hyperparameters(method=spec.method, **filled)
 
 
-def _crops(method: Literal["DINO", "DINOv2"], crops: pretrain.Crops) -> Crops:
+def _crops(method: Literal["DINO", "DINOv2"], crops: api.Crops) -> Crops:
     scales = {"DINO": ([0.4, 1.0], [0.05, 0.4]), "DINOv2": ([0.32, 1.0], [0.05, 0.32])}[method]
-    given = {name: value for name in pretrain.Crops.model_fields if (value := getattr(crops, name)) is not None}
+    given = {name: value for name in api.Crops.model_fields if (value := getattr(crops, name)) is not None}
     return Crops(**({"global_scale": scales[0], "local_scale": scales[1]} | given))
 
 

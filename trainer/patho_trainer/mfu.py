@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import flop_counter
 
-from patho_api import pretrain
+from patho_api import training as api
 
 # Dense peak of one device in FLOP/s, by a part of torch's name for it: (BFloat16, Float32 as torch computes it, without TF32).
 # Source: the vendor's data sheets; of boards that differ, the SXM one, unless the name says PCIe.
@@ -40,7 +40,7 @@ def ratio(flops_per_image: float, images_per_second: float, devices: int, peak: 
     return flops_per_image * images_per_second / (devices * peak)
 
 
-def per_image(student: nn.Module, training: pretrain.Training) -> float:
+def per_image(student: nn.Module, training: api.Training) -> float:
     """FLOPs of one patch in a training step: the teacher sees two global crops, the student all crops and their gradients (twice the
     forward pass).
 

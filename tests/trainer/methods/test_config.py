@@ -2,7 +2,7 @@
 
 import pytest
 
-from patho_api import pretrain
+from patho_api import training
 from patho_trainer import config
 from tests.trainer.methods import specs
 
@@ -42,7 +42,7 @@ def test_what_the_user_set_stays():
 
 def test_no_field_of_training_is_left_null():
     h = config.resolved(specs.make())
-    assert [name for name in pretrain.Training.model_fields if getattr(h, name) is None] == []
+    assert [name for name in training.Training.model_fields if getattr(h, name) is None] == []
 
 
 @pytest.mark.parametrize(("method", "scales"), [("DINO", ([0.4, 1], [0.05, 0.4])), ("DINOv2", ([0.32, 1], [0.05, 0.32]))])

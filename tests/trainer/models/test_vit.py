@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from patho_api import pretrain
+from patho_api import training as api
 from patho_trainer import errors
 from patho_trainer.models import vit
 from tests.trainer.golden import numbers
 
 
 def make_crops(global_size_px=32, local_size_px=16):
-    return pretrain.Crops(global_size_px=global_size_px, local_size_px=local_size_px)
+    return api.Crops(global_size_px=global_size_px, local_size_px=local_size_px)
 
 
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"])

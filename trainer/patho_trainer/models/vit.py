@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils import checkpoint
 
-from patho_api import pretrain
+from patho_api import training as api
 from patho_trainer import errors
 from patho_trainer.models import drop_path as drop_paths
 
@@ -44,7 +44,7 @@ def _similar(architecture: str) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models('vit_*')` lists what there is"
 
 
-def check_crops(architecture: str, crops: pretrain.Crops) -> None:
+def check_crops(architecture: str, crops: api.Crops) -> None:
     """Raise InvalidConfiguration for an unknown architecture, or crops that its patches do not tile. Allocates no weights."""
     with torch.device("meta"):
         patch_px = create(architecture).patch_embed.patch_size[0]
