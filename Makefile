@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 PARALLEL := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help demo test check lint bench chaos fuzz cluster-up cluster-down constraints generate clean
+.PHONY: help demo test check lint bench chaos fuzz audit cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -40,6 +40,10 @@ chaos: $(READY) ## every fault at every call of a run's life; prints counts (abo
 
 fuzz: $(READY) ## 1,000 damaged slides: no crash, no hang, no wrong pixel (about 4 minutes)
 	@FUZZ_SLIDES=1000 $(BIN)/pytest -q tests/trainer/data/test_fuzz.py -s
+
+audit: $(READY) ## known vulnerabilities of the pinned packages (asks pypi.org for each; licences: /opt/venv/sbom.json in an image)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement constraints.txt
 
 cluster-up: $(READY) ## a local control plane with fake nodes, to play with
 	@$(BIN)/python -m tests.cluster.up

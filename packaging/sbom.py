@@ -16,9 +16,16 @@ def _component(distribution: importlib.metadata.Distribution) -> dict[str, Any]:
     name, version = distribution.metadata["Name"], distribution.version
     canonical = re.sub(r"[-_.]+", "-", name).lower()
     purl = f"pkg:pypi/{canonical}@{version}"
-    licence = distribution.metadata.get("License-Expression") or distribution.metadata.get("License") or ""
-    known = {"licenses": [{"license": {"name": licence.splitlines()[0][:200]}}]} if licence.strip() else {}
+    licence = _licence(distribution.metadata)
+    known = {"licenses": [{"license": {"name": licence[:200]}}]} if licence else {}
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **known}
+
+
+def _licence(metadata: Any) -> str:
+    """First line of what a distribution says about its licence: an SPDX expression, a free text, or classifiers; empty if nothing."""
+    classifiers = [c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier") or [] if c.startswith("License :: ")]
+    said = metadata.get("License-Expression") or metadata.get("License") or " AND ".join(classifiers)
+    return said.strip().splitlines()[0] if said.strip() else ""
 
 
 if __name__ == "__main__":

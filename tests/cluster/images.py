@@ -20,6 +20,7 @@ from typing import Any
 
 import certifi
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[2]
 IMAGE = "pathoscale.test/pathoscale:dev"
@@ -70,14 +71,15 @@ def _interpreter() -> Iterator[tuple[str, pathlib.Path | bytes]]:
 
 def _packages(distribution: str, extras: set[str]) -> Iterator[tuple[str, pathlib.Path]]:
     """Files of all distributions that `distribution[extras]` asks for; of itself, installed in place, the metadata."""
-    for name in sorted(_closure(distribution, extras)):
+    for name in sorted(closure(distribution, extras)):
         for file in importlib.metadata.distribution(name).files or []:
             source = pathlib.Path(str(file.locate()))
             if ".." not in file.parts and file.suffix != ".pth" and source.is_file():
                 yield f"{PACKAGES}/{file}", source
 
 
-def _closure(distribution: str, extras: set[str]) -> set[str]:
+def closure(distribution: str, extras: set[str]) -> set[str]:
+    """Canonical names of all distributions that `distribution[extras]` needs, itself among them."""
     found: set[str] = set()
     ahead = [(distribution, frozenset(extras))]
     while ahead:
@@ -86,8 +88,8 @@ def _closure(distribution: str, extras: set[str]) -> set[str]:
         for text in importlib.metadata.distribution(name).requires or []:
             need = Requirement(text)
             environments = [{"extra": extra} for extra in ("", *wanted)]
-            if need.name.lower() not in found and (not need.marker or any(need.marker.evaluate(e) for e in environments)):
-                ahead.append((need.name.lower(), frozenset(need.extras)))
+            if canonicalize_name(need.name) not in found and (not need.marker or any(need.marker.evaluate(e) for e in environments)):
+                ahead.append((canonicalize_name(need.name), frozenset(need.extras)))
     return found
 
 

@@ -11,7 +11,7 @@ from patho_api import names, resource
 from tests.docs import pages
 
 DOCS = [page for page in pages.PAGES if page.name != "README.md"]
-PROGRAMS = {"aws", "docker", "eksctl", "gcloud", "helm", "kind", "kubectl", "patho"}
+PROGRAMS = {"aws", "docker", "eksctl", "gcloud", "helm", "kind", "kubectl", "make", "patho"}
 BASH = [block for block in pages.every("bash") if block.page in DOCS]
 
 
