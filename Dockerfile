@@ -3,6 +3,8 @@
 # Both run as 65532 and with a read-only root file system; only /tmp has to be writable. For builds that are the same twice, pin the base:
 # --build-arg BASE=python:3.11-slim@sha256:...  and say what was built:  --build-arg REVISION=$(git rev-parse HEAD)
 ARG BASE=python:3.11-slim
+# an older glibc than the base's, so that what it builds loads there
+ARG RUST=rust:1.95-slim-bookworm
 
 FROM ${BASE} AS tools
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -27,9 +29,16 @@ COPY --from=wheel /wheel /wheel
 COPY packaging/sbom.py /sbom.py
 RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl && /opt/venv/bin/python /sbom.py > /opt/venv/sbom.json
 
+FROM ${RUST} AS native
+RUN apt-get update && apt-get install -y --no-install-recommends cmake nasm && rm -rf /var/lib/apt/lists/*
+COPY native /native
+RUN mkdir /built && /native/build.sh /built
+
 FROM tools AS trainer-packages
 RUN pip --python /opt/venv install --require-hashes --constraint constraints.txt --requirement trainer.txt
 COPY --from=wheel /wheel /wheel
+COPY --from=native /built /built
+RUN cp -r /built/. "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" && /opt/venv/bin/python -c 'import patho_native'
 COPY packaging/sbom.py /sbom.py
 RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl && /opt/venv/bin/python /sbom.py > /opt/venv/sbom.json
 

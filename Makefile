@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 PARALLEL := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help demo test check lint bench chaos fuzz audit cluster-up cluster-down constraints generate clean
+.PHONY: help demo native test check lint bench chaos fuzz audit cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -21,6 +21,9 @@ $(READY): constraints.txt pyproject.toml
 
 demo: $(READY) ## train, probe and look: a real slide through a real object-store server (about 3 minutes after set-up)
 	@$(BIN)/patho demo
+
+native: $(READY) ## the optional native core, which decodes only what a patch needs; wants cargo, nasm and cmake
+	@native/build.sh "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 
 test: lint ## every test that can run here; ends with what was not run and why
 	@tests/prepare.sh
@@ -62,4 +65,4 @@ generate: $(READY) ## write the CRDs, the chart's copies and the API reference f
 	@$(BIN)/python charts/dashboards.py
 
 clean: ## remove the environment and what runs left
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) native/target native/Cargo.lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,12 +2,30 @@
 
 import importlib.metadata
 import json
+import pathlib
 import re
+import sysconfig
 from typing import Any
 
 
 def components() -> list[dict[str, Any]]:
-    """Each installed distribution: name, version, package URL, licence as its metadata say it."""
+    """Each installed distribution: name, version, package URL, licence as its metadata say it; and what the native core is made of."""
+    return [*_distributions(), *_crates(pathlib.Path(sysconfig.get_path("platlib")) / "patho_native.licenses" / "crates.txt")]
+
+
+def _crates(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rust crates, one a line: name, version, SHA-256."""
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [_crate(*line) for line in lines]
+
+
+def _crate(name: str, version: str, digest: str) -> dict[str, Any]:
+    purl = f"pkg:cargo/{name}@{version}"
+    hashes = [{"alg": "SHA-256", "content": digest}]
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "hashes": hashes}
+
+
+def _distributions() -> list[dict[str, Any]]:
     found = {d.metadata["Name"].lower(): d for d in importlib.metadata.distributions()}
     return [_component(found[name]) for name in sorted(found)]
 

@@ -26,7 +26,7 @@ def test_the_bill_of_materials_lists_what_is_installed(bill):
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     versions = {c["name"].lower(): c["version"] for c in bill["components"]}
     assert versions["kopf"] == importlib.metadata.version("kopf")
-    assert all(c["purl"].startswith("pkg:pypi/") and c["version"] for c in bill["components"])
+    assert all(c["purl"].startswith(("pkg:pypi/", "pkg:cargo/")) and c["version"] for c in bill["components"])
 
 
 def test_each_package_of_the_images_names_its_licence_and_none_binds_what_it_is_used_with(bill):
@@ -44,6 +44,12 @@ def without_choices(licence: str) -> str:
 def test_the_operators_packages_stay_small():
     files = [f.locate() for name in images.closure("pathoscale", {"operator"}) for f in importlib.metadata.distribution(name).files or []]
     assert sum(f.stat().st_size for f in map(pathlib.Path, map(str, files)) if f.is_file()) < OPERATOR_BYTES
+
+
+def test_the_crates_of_the_native_core_are_listed_with_their_checksums():
+    listed = [line.split() for line in (pages.ROOT / "native" / "crates.txt").read_text().splitlines()]
+    assert {"pyo3", "turbojpeg-sys"} <= {name for name, *_ in listed}
+    assert all(len(digest) == 64 for *_, digest in listed)
 
 
 def test_both_images_carry_it_and_the_build_may_read_its_script():

@@ -12,7 +12,7 @@ import torch
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, mfu, optim, schedules, snapshots, telemetry
-from patho_trainer.data import augment, catalog, child, index, storage, stream
+from patho_trainer.data import augment, catalog, child, index, native, storage, stream
 from patho_trainer.methods import dino, dinov2, rounds
 from patho_trainer.models import vit
 
@@ -109,6 +109,8 @@ def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: s
     """Beside a GPU in a process of its own: thousands of patches a second would hold the interpreter's lock for a good part of a step."""
     world, training = ctx.world, ctx.spec.training
     batches = child.batches if world.device.type == "cuda" else stream.batches
+    if world.rank == 0:
+        print(f"tiles are decoded by: {native.name()}", flush=True)
     return batches(
         slides,
         ctx.spec,

@@ -5,7 +5,7 @@ import time
 
 from patho_api import pretrain
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import storage, stream
+from patho_trainer.data import native, storage, stream
 
 # patches/s that one H100 takes in training, at most (estimates from FLOPs at usual utilisation)
 DEMAND = {"S/16": 2700, "B/16": 690, "L/14": 148, "g/14": 40}
@@ -52,6 +52,7 @@ class Result:
             f"{self.requests / self.wall_seconds:,.0f} requests/s, {self.bytes / self.wall_seconds / 1e6:,.1f} MB/s",
             f"{self.requests * million / 1e6:,.2f} million requests and {self.bytes * million / 1e9:,.1f} GB for a million patches",
             f"cores that keep one H100 busy: {needed}",
+            f"tiles decoded by: {native.name()}",
         ]
 
 

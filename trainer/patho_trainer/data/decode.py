@@ -71,13 +71,18 @@ def _decode(encoding: catalog.Encoding, data: bytes | memoryview, shape: tuple[i
 
 def jpeg_file(encoding: catalog.Encoding, data: bytes | memoryview) -> bytes | memoryview:
     """A whole JPEG file out of an abbreviated tile: the shared tables first, and the colour model where JPEG would guess wrongly."""
-    head = _jpeg_head(encoding.jpeg_tables, encoding.photometric == RGB)
+    head = jpeg_head(encoding)
     if head == SOI:
         return data
     body = memoryview(data)[2:]
     if encoding.photometric == RGB and bytes(body[:2]) == APP0:  # JFIF means YCbCr, and wins over Adobe's marker
         body = body[2 + int.from_bytes(body[2:4], "big") :]
     return b"".join((head, body))
+
+
+def jpeg_head(encoding: catalog.Encoding) -> bytes:
+    """What an abbreviated tile's own start is replaced by."""
+    return _jpeg_head(encoding.jpeg_tables, encoding.photometric == RGB)
 
 
 @functools.lru_cache(maxsize=256)

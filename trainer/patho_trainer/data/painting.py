@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import openslide
 
-from patho_trainer.data import catalog, columns, copies, decode, slide, stats, storage
+from patho_trainer.data import catalog, columns, copies, decode, native, slide, stats, storage
 
 Bytes = Mapping[int, storage.Buffer]  # of tiles, by offset in the file
 
@@ -29,6 +29,28 @@ class Job(NamedTuple):
 
 def paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> list[bool]:
     """Paint some patches one after the other; False where a tile is undecodable. Adds to the stages `decode` and `resize`."""
+    fit = [_is_native(job) for job in jobs]
+    done, decoding, averaging = native.paint([_native(job, job.out) for job, fits in zip(jobs, fit, strict=True) if fits])
+    counters.spend("decode", decoding)
+    counters.spend("resize", averaging)
+    painted = iter(done)
+    good = [fits and next(painted) for fits in fit]
+    others = iter(_paint([job for job, is_done in zip(jobs, good, strict=True) if not is_done], local, counters))
+    return [is_done or next(others) for is_done in good]
+
+
+def _is_native(job: Job) -> bool:
+    request = job.patch.request
+    return request.source_px % request.size_px == 0 and native.takes(job.slide.levels[request.level])
+
+
+def _native(job: Job, out: decode.Pixels) -> native.Job:
+    request = job.patch.request
+    return native.job(job.slide.levels[request.level], job.patch.tiles, job.data, request.source_px, out)
+
+
+def _paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> list[bool]:
+    """As `paint`, one by one in Python."""
     results, decoded, resized = [], 0.0, 0.0
     for job in jobs:
         start = time.perf_counter()
@@ -59,6 +81,8 @@ def _region(job: Job, local: copies.Copies) -> decode.Pixels:
         return region
     region = job.out if edge == request.size_px else _scratch("region", edge, edge)
     level = job.slide.levels[request.level]
+    if native.takes(level) and all(native.paint([_native(job, region)])[0]):
+        return region
     for tile in job.patch.tiles:
         _place(level, tile, job.data[tile.offset] if tile.size else b"", region)
     return region

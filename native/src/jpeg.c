@@ -1,0 +1,166 @@
+/* A part of one baseline JPEG to RGB, by libjpeg-turbo's own interface: errors come back by longjmp, which may not cross Rust's frames.
+ *
+ * What is decoded is equal, byte for byte, to the same part of the whole picture as TurboJPEG decodes it (accurate DCT, fancy
+ * upsampling). Anything out of the ordinary, warnings included, is left to the caller: it is never half done in silence. */
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+
+#define ROWS 16   /* handed to libjpeg at once */
+#define MARGIN 2  /* columns: what fancy upsampling of a wanted pixel looks at, in pixels */
+
+enum { DECODED = 0, REFUSED = 1 };
+
+struct patho_part { /* in pixels; x, y, width, height lie within the tile */
+  uint32_t tile_width, tile_height, x, y, width, height;
+};
+
+struct patho_bytes {
+  const uint8_t *start;
+  size_t size;
+};
+
+struct patho_jpeg {
+  struct jpeg_decompress_struct cinfo; /* first: libjpeg hands only this one back */
+  struct jpeg_error_mgr error;
+  struct jpeg_source_mgr source;
+  jmp_buf escape;
+  struct patho_bytes rest; /* the tile itself, read after the head */
+  uint8_t *scratch;        /* ROWS rows of a tile */
+  size_t scratch_size;
+};
+
+static void fail(j_common_ptr cinfo) { longjmp(((struct patho_jpeg *)cinfo)->escape, 1); }
+
+/* Warnings, of which there must be none, have level -1; traces are above. */
+static void note(j_common_ptr cinfo, int level) {
+  if (level < 0) fail(cinfo);
+}
+
+static void nothing(j_decompress_ptr cinfo) { (void)cinfo; }
+
+static boolean next_bytes(j_decompress_ptr cinfo) {
+  struct patho_jpeg *self = (struct patho_jpeg *)cinfo;
+  if (!self->rest.size) fail((j_common_ptr)cinfo); /* libjpeg would warn and invent an end */
+  self->source.next_input_byte = self->rest.start;
+  self->source.bytes_in_buffer = self->rest.size;
+  self->rest.size = 0;
+  return TRUE;
+}
+
+static void skip_bytes(j_decompress_ptr cinfo, long count) {
+  struct jpeg_source_mgr *source = cinfo->src;
+  if (count <= 0) return;
+  while ((size_t)count > source->bytes_in_buffer) {
+    count -= (long)source->bytes_in_buffer;
+    next_bytes(cinfo);
+  }
+  source->next_input_byte += count;
+  source->bytes_in_buffer -= (size_t)count;
+}
+
+static int create(struct patho_jpeg *self) {
+  if (setjmp(self->escape)) return 0;
+  jpeg_create_decompress(&self->cinfo);
+  return 1;
+}
+
+struct patho_jpeg *patho_jpeg_new(void) {
+  struct patho_jpeg *self = calloc(1, sizeof *self);
+  if (!self) return NULL;
+  self->cinfo.err = jpeg_std_error(&self->error);
+  self->error.error_exit = fail;
+  self->error.emit_message = note;
+  if (!create(self)) {
+    free(self);
+    return NULL;
+  }
+  self->source.init_source = nothing;
+  self->source.fill_input_buffer = next_bytes;
+  self->source.skip_input_data = skip_bytes;
+  self->source.resync_to_restart = jpeg_resync_to_restart;
+  self->source.term_source = nothing;
+  self->cinfo.src = &self->source;
+  return self;
+}
+
+void patho_jpeg_free(struct patho_jpeg *self) {
+  jpeg_destroy_decompress(&self->cinfo);
+  free(self->scratch);
+  free(self);
+}
+
+/* One scan of 8 bits in grey, YCbCr or RGB, with a usual subsampling: what slides hold. TurboJPEG refuses some of the others. */
+static int is_ordinary(const struct jpeg_decompress_struct *cinfo) {
+  const jpeg_component_info *of = cinfo->comp_info;
+  if (cinfo->progressive_mode || cinfo->arith_code || cinfo->data_precision != 8 || cinfo->comps_in_scan != cinfo->num_components) return 0;
+  if (cinfo->num_components == 1) return cinfo->jpeg_color_space == JCS_GRAYSCALE && of[0].h_samp_factor == 1 && of[0].v_samp_factor == 1;
+  if (cinfo->num_components != 3 || (cinfo->jpeg_color_space != JCS_YCbCr && cinfo->jpeg_color_space != JCS_RGB)) return 0;
+  if (of[1].h_samp_factor * of[1].v_samp_factor * of[2].h_samp_factor * of[2].v_samp_factor != 1) return 0;
+  return of[0].h_samp_factor <= 2 && of[0].v_samp_factor <= of[0].h_samp_factor;
+}
+
+static void read_rows(struct patho_jpeg *self, const struct patho_part *part, size_t skip, uint8_t *out, size_t pitch) {
+  j_decompress_ptr cinfo = &self->cinfo;
+  size_t row_size = (size_t)cinfo->output_width * 3, wanted = (size_t)part->width * 3;
+  int straight = row_size == wanted;
+  uint32_t done = 0;
+  while (done < part->height) {
+    JSAMPROW rows[ROWS];
+    uint32_t count = part->height - done < ROWS ? part->height - done : ROWS;
+    for (uint32_t i = 0; i < count; i++) rows[i] = straight ? out + (done + i) * pitch : self->scratch + i * row_size;
+    uint32_t got = jpeg_read_scanlines(cinfo, rows, count);
+    for (uint32_t i = 0; i < got && !straight; i++) memcpy(out + (done + i) * pitch, rows[i] + skip, wanted);
+    done += got;
+  }
+}
+
+/* The rest of the scan, so that damage anywhere in a tile is noticed: entropy decoding alone, but for the last row of blocks. */
+static void check_rest(struct patho_jpeg *self) {
+  j_decompress_ptr cinfo = &self->cinfo;
+  JSAMPROW row = self->scratch;
+  uint32_t left = cinfo->output_height - cinfo->output_scanline;
+  if (left > 1) jpeg_skip_scanlines(cinfo, left - 1);
+  if (left) jpeg_read_scanlines(cinfo, &row, 1);
+  jpeg_finish_decompress(cinfo);
+}
+
+static int decode(struct patho_jpeg *self, const struct patho_part *part, uint8_t *out, size_t pitch) {
+  j_decompress_ptr cinfo = &self->cinfo;
+  jpeg_read_header(cinfo, TRUE);
+  if (cinfo->image_width != part->tile_width || cinfo->image_height != part->tile_height || !is_ordinary(cinfo)) return REFUSED;
+  cinfo->out_color_space = JCS_RGB;
+  jpeg_start_decompress(cinfo);
+  uint32_t margin = cinfo->max_h_samp_factor > 1 ? MARGIN : 0;
+  JDIMENSION left = part->x > margin ? part->x - margin : 0;
+  JDIMENSION right = part->x + part->width + margin < part->tile_width ? part->x + part->width + margin : part->tile_width;
+  JDIMENSION width = right - left;
+  jpeg_crop_scanline(cinfo, &left, &width);
+  if (part->y) jpeg_skip_scanlines(cinfo, part->y);
+  read_rows(self, part, (size_t)(part->x - left) * 3, out, pitch);
+  check_rest(self);
+  return DECODED;
+}
+
+/* `out` is where the part's first pixel goes, `pitch` the bytes from one row there to the next. */
+int patho_jpeg_decode(struct patho_jpeg *self, struct patho_bytes head, struct patho_bytes body, const struct patho_part *part, uint8_t *out,
+                      size_t pitch) {
+  size_t needed = (size_t)part->tile_width * 3 * ROWS;
+  if (self->scratch_size < needed) {
+    free(self->scratch);
+    self->scratch = malloc(needed);
+    self->scratch_size = self->scratch ? needed : 0;
+    if (!self->scratch) return REFUSED;
+  }
+  self->source.next_input_byte = head.start;
+  self->source.bytes_in_buffer = head.size;
+  self->rest = body;
+  volatile int verdict = REFUSED;
+  if (!setjmp(self->escape)) verdict = decode(self, part, out, pitch);
+  jpeg_abort_decompress(&self->cinfo);
+  return verdict;
+}

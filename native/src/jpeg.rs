@@ -1,0 +1,81 @@
+//! A part of a JPEG tile, decoded into memory of the caller. The safe side of `jpeg.c`.
+
+use std::ptr::NonNull;
+
+// the crate is there for the library that it builds
+use turbojpeg_sys as _;
+
+/// A rectangle of a tile, in pixels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub tile_width: u32,
+    pub tile_height: u32,
+    pub x: u32,
+    pub y: u32,
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Part {
+    /// Whether the rectangle has pixels and lies within its tile.
+    pub fn is_sound(&self) -> bool {
+        let inside = |start: u32, size: u32, edge: u32| size > 0 && start.checked_add(size).is_some_and(|end| end <= edge);
+        inside(self.x, self.width, self.tile_width) && inside(self.y, self.height, self.tile_height)
+    }
+}
+
+/// The bytes of a tile: what its level shares (tables, colour model), and its own.
+#[derive(Clone, Copy)]
+pub struct Stream<'a> {
+    pub head: &'a [u8],
+    pub body: &'a [u8],
+}
+
+#[repr(C)]
+struct Bytes {
+    start: *const u8,
+    size: usize,
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(slice: &[u8]) -> Self {
+        Bytes { start: slice.as_ptr(), size: slice.len() }
+    }
+}
+
+enum Handle {}
+
+unsafe extern "C" {
+    fn patho_jpeg_new() -> *mut Handle;
+    fn patho_jpeg_free(handle: *mut Handle);
+    fn patho_jpeg_decode(handle: *mut Handle, head: Bytes, body: Bytes, part: *const Part, out: *mut u8, pitch: usize) -> i32;
+}
+
+/// A decompressor with its memory; one for each thread.
+pub struct Decoder(NonNull<Handle>);
+
+impl Decoder {
+    /// None where there is no memory.
+    pub fn new() -> Option<Self> {
+        NonNull::new(unsafe { patho_jpeg_new() }).map(Self)
+    }
+
+    /// Decode a part of a tile to RGB: its first pixel to `region[offset..]`, its rows `pitch` bytes apart. False where the tile is
+    /// damaged or of an unusual kind; the part of the region is undefined then.
+    ///
+    /// Panics where the part does not fit.
+    pub fn decode(&mut self, stream: Stream, part: Part, region: &mut [u8], offset: usize, pitch: usize) -> bool {
+        let row = part.width as usize * 3;
+        assert!(part.is_sound() && row <= pitch && offset + (part.height as usize - 1) * pitch + row <= region.len());
+        let out = region[offset..].as_mut_ptr();
+        // SAFETY: `out` has room for the part's rows (asserted above), and the C side reads no byte beyond head and body.
+        unsafe { patho_jpeg_decode(self.0.as_ptr(), stream.head.into(), stream.body.into(), &part, out, pitch) == 0 }
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        unsafe { patho_jpeg_free(self.0.as_ptr()) }
+    }
+}

@@ -1,0 +1,204 @@
+"""The native core against the Python path: the same bytes for every kind of JPEG tile, and no other verdict on damaged ones."""
+
+import dataclasses
+import shutil
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+
+from patho_trainer.data import catalog, columns, copies, decode, native, painting, sampler, slide, stats, storage
+from tests.trainer import formats, slides
+from tests.trainer.data import fuzz
+from tests.trainer.data.test_formats import WRITERS, regions
+
+READS, DAMAGED = 1000, 1000
+JPEGS = [name for name in WRITERS if ("jpeg" in name and "2000" not in name) or "philips" in name]
+KINDS = {
+    "4:2:0": ("ycbcr", "420"),
+    "4:2:2": ("ycbcr", "422"),
+    "4:4:4": ("ycbcr", "444"),
+    "4:4:0": ("ycbcr", "440"),
+    "4:1:1": ("ycbcr", "411"),
+    "RGB": ("rgb", "444"),
+}
+
+if native.core is None:
+    WHY = "make native builds it" if shutil.which("cargo") else "no cargo"
+    pytest.skip(f"NOT RUN: native decode: {WHY}", allow_module_level=True)
+
+
+def level_of(tile, **encoding):
+    encoding = catalog.Encoding(compression=decode.JPEG, photometric=decode.YCBCR, **encoding)
+    return catalog.Level(tile, tile, 1.0, 0.25, tile, tile, encoding)
+
+
+def a_tile(kind="4:2:0", edge=256, seed=0):
+    """A level of one tile, and the tile's bytes."""
+    stored, subsampling = KINDS[kind]
+    level = level_of(edge)
+    if stored == "rgb":
+        level = dataclasses.replace(level, encoding=dataclasses.replace(level.encoding, photometric=decode.RGB))
+    pixels = slides.picture(slides.Recipe(sizes=((edge, edge),), seed=seed))
+    return level, formats.jpeg_tile(pixels, stored, subsampling)
+
+
+def part_of(random, edge):
+    """A random rectangle of a tile, as (rows, columns)."""
+    spans = []
+    for _ in range(2):
+        size = int(random.choice([1, 2, 7, edge // 2, edge, random.integers(1, edge + 1)]))
+        start = int(random.integers(0, edge - size + 1))
+        spans.append(slice(start, start + size))
+    return tuple(spans)
+
+
+def painted(level, data, rows, columns_):
+    """The part by the native core, None where it does not paint it."""
+    height, width = rows.stop - rows.start, columns_.stop - columns_.start
+    edge = max(height, width)
+    out = np.zeros((edge, edge, 3), np.uint8)
+    tile = slide.TileRead(0, len(data), (rows, columns_), (slice(0, height), slice(0, width)))
+    (good,), *_ = native.paint([native.job(level, [tile], {0: data}, edge, out)])
+    return out[:height, :width] if good else None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("edge", [240, 256, 100])
+def test_any_part_of_a_tile_has_the_pixels_of_the_whole_tile(kind, edge):
+    level, data = a_tile(kind, edge)
+    whole, random = decode.tile(level, data), np.random.default_rng(edge)
+    for _ in range(100):
+        rows, columns_ = part_of(random, edge)
+        found = painted(level, data, rows, columns_)
+        if kind in ("4:4:0", "4:1:1"):  # no scanner writes these
+            assert found is None
+        else:
+            np.testing.assert_array_equal(found, whole[rows, columns_], str((rows, columns_)))
+
+
+@pytest.mark.parametrize("kind", ["restarts", "grey", "bytes after the end"])
+def test_restarts_grey_and_bytes_after_the_end_are_nothing_special(kind):
+    level, data = a_tile()
+    pixels = slides.picture(slides.Recipe(sizes=((256, 256),)))
+    other = {
+        "restarts": lambda: encoded(pixels, cv2.IMWRITE_JPEG_RST_INTERVAL, 5),
+        "grey": lambda: encoded(pixels[..., 0], cv2.IMWRITE_JPEG_QUALITY, 80),
+        "bytes after the end": lambda: data + bytes(100),
+    }[kind]()
+    part = slice(50, 200), slice(33, 170)
+    np.testing.assert_array_equal(painted(level, other, *part), decode.tile(level, other)[part])
+
+
+def encoded(pixels, *options):
+    """A JPEG by OpenCV, which has other options than imagecodecs."""
+    found, data = cv2.imencode(".jpg", pixels, options)
+    assert found
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["progressive", "CMYK", "truncated", "other size", "no JPEG", "empty"])
+def test_what_is_out_of_the_ordinary_is_left_to_python(kind):
+    level, data = a_tile()
+    pixels = slides.picture(slides.Recipe(sizes=((256, 256),)))
+    other = {
+        "progressive": lambda: encoded(pixels, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "CMYK": lambda: bytes(imagecodecs.jpeg8_encode(np.dstack([pixels, pixels[..., 0]]), colorspace="cmyk", outcolorspace="cmyk")),
+        "truncated": lambda: data[:-2],
+        "other size": lambda: a_tile(edge=240)[1],
+        "no JPEG": lambda: b"garbage",
+        "empty": lambda: b"\xff\xd8\xff\xd9",
+    }[kind]()
+    assert painted(level, data, slice(0, 9), slice(0, 9)) is not None
+    assert painted(level, other, slice(0, 9), slice(0, 9)) is None
+
+
+def damage(data, random):
+    """A tile as the fuzzer damages slides."""
+    spans = {"structure": [(0, min(600, len(data)))], "tiles": [(0, len(data))]}
+    return bytes(fuzz.MUTATORS[random.integers(len(fuzz.MUTATORS))](bytearray(data), spans, random))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["4:2:0", "4:2:2", "4:4:4", "RGB"])
+def test_a_damaged_tile_has_the_same_verdict_and_the_same_pixels(kind):
+    level, data = a_tile(kind, 128)
+    random, good = np.random.default_rng(5), 0
+    for number in range(DAMAGED):
+        other, (rows, columns_) = damage(data, random), part_of(random, 128)
+        found = painted(level, other, rows, columns_)
+        if found is not None:
+            np.testing.assert_array_equal(found, decode.tile(level, other)[rows, columns_], str(number))
+            good += 1
+    assert DAMAGED * 0.02 < good < DAMAGED * 0.9
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4, 5, 7, 8, 16])
+def test_whole_ratios_are_averaged_as_opencv_does(ratio):
+    size = 33
+    edge = size * ratio
+    level, random = level_of(edge), np.random.default_rng(ratio)
+    pixels = random.integers(0, 256, (edge, edge, 3)).astype(np.uint8)
+    data, out = formats.jpeg_tile(pixels, "ycbcr", "444"), np.zeros((size, size, 3), np.uint8)
+    tile = slide.TileRead(0, len(data), (slice(0, edge),) * 2, (slice(0, edge),) * 2)
+    assert native.paint([native.job(level, [tile], {0: data}, edge, out)])[0] == [True]
+    np.testing.assert_array_equal(out, slide.resample(decode.tile(level, data), size))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_thousand_random_regions_of_every_jpeg_format_are_equal_to_the_byte(name, tmp_path):
+    suffix, write = WRITERS[name]
+    opened, random = slide.open(str(write(tmp_path / f"slide.{suffix}"))), np.random.default_rng(len(name))
+    content = memoryview((tmp_path / f"slide.{suffix}").read_bytes())
+    for number, level in enumerate(opened.facts.levels):
+        assert native.takes(level)
+        for x, y, edge, _ in regions(random, (level.width, level.height), level.tile_width, READS // len(opened.levels)):
+            reads = slide.plan(opened.facts, opened.record, number, x, y, edge, edge)
+            tiles = [content[r.offset : r.offset + r.size] for r in reads]
+            out = np.full((edge, edge, 3), decode.WHITE, np.uint8)
+            data = {r.offset: tile for r, tile in zip(reads, tiles, strict=True)}
+            assert native.paint([native.job(level, reads, data, edge, out)])[0] == [True]
+            np.testing.assert_array_equal(out, slide.assemble(opened.facts, number, reads, tiles, edge, edge), str((number, x, y)))
+
+
+def patch_job(level, tiles, edge, size=64, offset=0):
+    """A job of `painting` on a slide of one level, and its patch."""
+    facts = catalog.Slide("a", "a", levels=(level,))
+    request = sampler.Request(0, 0, 0, level.mpp, 0, 0, 0, edge, size, (0, 0))
+    read = slide.TileRead(offset, len(tiles), (slice(0, edge),) * 2, (slice(0, edge),) * 2)
+    return painting.Job(facts, columns.Patch(request, (read,)), {offset: tiles}, np.zeros((size, size, 3), np.uint8))
+
+
+def paint(jobs):
+    return painting.paint(jobs, copies.Copies(storage.Bucket()), stats.Stats())
+
+
+def test_a_damaged_patch_among_others_is_the_only_one_that_is_not_painted():
+    level, data = a_tile()
+    jobs = [patch_job(level, each, 128) for each in (data, data[:900], data)]
+    assert paint(jobs) == [True, False, True]
+    np.testing.assert_array_equal(jobs[0].out, jobs[2].out)
+
+
+@pytest.mark.parametrize("edge", [64, 128, 100])
+def test_patches_are_the_same_without_the_native_core(edge, monkeypatch):
+    jobs = [patch_job(*a_tile(seed=1), edge) for _ in range(2)]
+    assert paint(jobs[:1]) == [True]
+    monkeypatch.setattr(native, "core", None)
+    assert paint(jobs[1:]) == [True]
+    np.testing.assert_array_equal(jobs[0].out, jobs[1].out)
+
+
+@pytest.mark.parametrize("wrong", ["tile", "region", "out", "read-only"])
+def test_a_part_outside_of_its_tile_or_region_is_refused(wrong):
+    level, data = a_tile()
+    out = np.zeros((64, 64, 3), np.uint8)
+    rows, columns_ = (slice(200, 264), slice(0, 64)) if wrong == "tile" else (slice(0, 64), slice(0, 64))
+    target = (slice(1, 65), slice(0, 64)) if wrong == "region" else (slice(0, 64), slice(0, 64))
+    if wrong == "read-only":
+        out.flags.writeable = False
+    job = native.job(level, [slide.TileRead(0, 1, (rows, columns_), target)], {0: data}, 64, out[:, :50] if wrong == "out" else out)
+    with pytest.raises(ValueError):
+        native.paint([job])

@@ -1,0 +1,50 @@
+"""The native core (`native/`, module `patho_native`), where it is installed: decodes the wanted part of JPEG tiles, not whole tiles.
+
+Optional. Its pixels are those of `decode.tile`, byte for byte, and what it does not paint, `decode.tile` judges. Here alone is decided
+which of the two decodes.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patho_trainer.data import catalog, decode, slide, storage
+
+Job = tuple[Any, ...]  # as `patho_native.paint` wants it
+
+
+def _load() -> Any:
+    """The module, None where it is not installed. One that is there and cannot be loaded is an error (ImportError)."""
+    try:
+        return importlib.import_module("patho_native")
+    except ModuleNotFoundError:
+        return None
+
+
+core = _load()
+
+
+def name() -> str:
+    """Which decoder is at work, for people."""
+    return "native core" if core else "Python (the native core is not installed)"
+
+
+def takes(level: catalog.Level) -> bool:
+    """Whether a level's tiles are for the native core."""
+    return core is not None and level.tile_height > 0 and level.encoding.compression == decode.JPEG
+
+
+def job(level: catalog.Level, tiles: Sequence[slide.TileRead], data: Mapping[int, storage.Buffer], edge: int, out: decode.Pixels) -> Job:
+    """Paint `out`, uint8 (size, size, 3), from the tiles of a square region of `edge` pixels, which is a multiple of size."""
+    parts = []
+    for tile in tiles:
+        (rows, columns), (down, across) = tile.source, tile.target
+        buffer = data[tile.offset] if tile.size else b""
+        parts.append((buffer, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start, across.start, down.start))
+    encoding = level.encoding
+    return out, edge, decode.jpeg_head(encoding), encoding.photometric == decode.RGB, (level.tile_width, level.tile_height), parts
+
+
+def paint(jobs: Sequence[Job]) -> tuple[list[bool], float, float]:
+    """Which jobs were painted, and the seconds spent on decoding and on averaging. What was not painted is for `decode.tile`."""
+    return core.paint(jobs) if jobs else ([], 0.0, 0.0)
