@@ -62,7 +62,7 @@ constraints: $(READY) ## resolve the versions anew
 
 generate: $(READY) ## write the CRDs, the chart's copies and the API reference from the pydantic models; the dashboards
 	@$(BIN)/python -m patho_api.crd
-	@$(BIN)/python charts/dashboards.py
+	@$(BIN)/python -m charts.dashboards
 
 clean: ## remove the environment and what runs left
 	rm -rf $(VENV) native/target native/Cargo.lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

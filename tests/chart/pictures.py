@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from charts import dashboards
+from charts import boards, dashboards
 
 UNIT = 50  # of Grafana's grid, px
 WIDTH = UNIT * dashboards.COLUMNS
@@ -19,7 +19,7 @@ FORMS = {"percentunit": ("{:.3g} %", 100), "s": ("{:.3g} s", 1), "currencyUSD": 
 FORMS |= {"bytes": ("{:.3g} kB", 1e-3)}
 
 
-def draw(board: dashboards.Board, results: Results, until: float) -> Image.Image:
+def draw(board: boards.Board, results: Results, until: float) -> Image.Image:
     """The picture of a dashboard as it was at the Unix time `until`."""
     results = {title: [_before(found, until) for found in queries] for title, queries in results.items()}
     placed = list(dashboards.placed(board.panels))
@@ -45,26 +45,28 @@ def _before(found: Sequence[Series], until: float) -> Sequence[Series]:
     return [(labels, values) for labels, values in cut if values] or found
 
 
-def _stat(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Panel, results: Sequence[Sequence[Series]]) -> None:
+def _stat(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: boards.Panel, results: Sequence[Sequence[Series]]) -> None:
     labels, values = max(results[0], key=lambda series: series[1][-1][0])  # the one that was seen last
     legend = panel.queries[0][1]
     said = _named(legend, labels) if legend else _number(panel, values[-1][1])
     pen.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2 + 8), said, LINES[5], _font(30), anchor="mm")
 
 
-def _table(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Panel, results: Sequence[Sequence[Series]]) -> None:
+def _table(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: boards.Panel, results: Sequence[Sequence[Series]]) -> None:
     newest = max(values[-1][0] for found in results for _, values in found)
-    rows = [
-        f"{_named(legend, labels)}  {_number(panel, values[-1][1])}"
-        for (_, legend), found in zip(panel.queries, results, strict=True)
-        for labels, values in found
-        if values[-1][0] > newest - 2  # an instant query shows what exists now
-    ]
+    now = [[(labels, values[-1][1]) for labels, values in found if values[-1][0] > newest - 2] for found in results]  # what exists now
+    rows = [_row(panel, labels, now[1:]) for labels, _ in now[0]]
     for i, row in enumerate(rows[:9]):
         pen.text((box[0] + 8, box[1] + 30 + 20 * i), row, INK, _font(12))
 
 
-def _lines(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: dashboards.Panel, results: Sequence[Sequence[Series]]) -> None:
+def _row(panel: boards.Panel, labels: Mapping[str, str], others: Sequence[Sequence[tuple[Mapping[str, str], float]]]) -> str:
+    """What the first query calls a row, and the values of the other queries about the same."""
+    same = [value for found in others for theirs, value in found if theirs.items() <= labels.items()]
+    return "  ".join([_named(panel.queries[0][1], labels), *[_number(panel, value) for value in same]])
+
+
+def _lines(pen: ImageDraw.ImageDraw, box: tuple[int, ...], panel: boards.Panel, results: Sequence[Sequence[Series]]) -> None:
     series = [(_named(legend, s[0]), s[1]) for (_, legend), found in zip(panel.queries, results, strict=True) for s in found]
     times = [t for _, values in series for t, _ in values]
     numbers = [v for _, values in series for _, v in values]
@@ -94,7 +96,7 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend) or "value"
 
 
-def _number(panel: dashboards.Panel, value: float) -> str:
+def _number(panel: boards.Panel, value: float) -> str:
     form, factor = FORMS.get(panel.unit, ("{:.4g}", 1))
     return form.format(value * factor)
 

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from charts import dashboards
+from charts import boards, dashboards
 from patho_api import names
 
-BOARDS = pytest.mark.parametrize("board", dashboards.BOARDS, ids=lambda board: board.name)
+BOARDS = pytest.mark.parametrize("board", boards.BOARDS, ids=lambda board: board.name)
 METRICS = {value for value in vars(names).values() if isinstance(value, str) and value.startswith("patho_")}
 
 
@@ -19,7 +19,7 @@ def test_a_dashboard_is_the_generated_one(board):
 
 
 def test_no_other_dashboard_is_shipped():
-    assert {path.stem for path in dashboards.FOLDER.iterdir()} == {board.name for board in dashboards.BOARDS}
+    assert {path.stem for path in dashboards.FOLDER.iterdir()} == {board.name for board in boards.BOARDS}
 
 
 @BOARDS

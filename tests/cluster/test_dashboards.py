@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import tifffile
 
-from charts import dashboards
+from charts import boards
 from patho_api import names
 from tests.chart import alerts, pictures, prometheus
 from tests.cluster import release, runs, waiting
@@ -161,7 +161,7 @@ def expression(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("board", dashboards.BOARDS, ids=lambda board: board.name)
+@pytest.mark.parametrize("board", boards.BOARDS, ids=lambda board: board.name)
 def test_no_panel_is_empty(watched, board):
     found = {p.title: [watched.query(expression(query)) for query, _ in p.queries] for p in board.panels}
     needs_gpu = {p.title for p in board.panels if p.gpu}
