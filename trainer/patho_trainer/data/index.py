@@ -22,7 +22,7 @@ from patho_api import pretrain
 from patho_trainer import errors
 from patho_trainer.data import catalog, manifest, masks, record, scan, storage, table, urls
 
-FORMAT = 2  # of records and masks: another number makes every slide be looked at again
+FORMAT = 3  # of records and masks: another number makes every slide be looked at again
 FLUSH_SLIDES = 32  # what a kill can cost a rank, at most
 FLUSH_SECONDS = 20.0
 WORKERS = 8  # slides a rank works on at once

@@ -1,6 +1,6 @@
 """A slide's record in the index: where every tile lies, and the foreground mask. At most 2 bytes a tile; decoded page by page.
 
-Layout: `PSR2`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
+Layout: `PSR3`, length of the directory (uint32), directory (JSON), then the compressed parts that the directory lists.
 """
 
 import itertools
@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MASK_MPP = 8.0  # um/px of a foreground mask
-MAGIC = b"PSR2"
+MAGIC = b"PSR3"
 PAGE = struct.Struct("<qBB")  # of a page: offset of the first tile, number of planes of sizes (but the lowest) and of gaps
 PAGE_TILES = 2048  # a page holds whole rows, about this many tiles: what one look-up has to decompress
+
+STRIP = 16  # columns of a mask that are packed together, row after row: whole bytes
+COUNT = struct.Struct("<I")  # of a mask: how many distances
+FAR = 255  # as a distance: it is larger, and stored behind the others
 
 Ints = NDArray[np.int64]
 
@@ -90,20 +94,32 @@ def _planes(values: Ints, dtype: str) -> list[bytes]:
 
 
 def _pack_mask(mask: NDArray[np.bool_]) -> bytes:
-    """Distances between the pixels that differ from the one above: a third less than packed bits."""
-    edges = mask.copy()
-    edges[1:] ^= mask[:-1]
-    distances = np.diff(np.flatnonzero(edges), prepend=0)
-    return zlib.compress(b"".join(_planes(distances, "<u4")), 9)
+    """Distances between the pixels that differ from the one above, strip by strip: along a tissue's edge they are close to each other."""
+    rows, columns = mask.shape
+    edges = np.pad(mask, ((0, 0), (0, -columns % STRIP)))
+    edges[1:] ^= edges[:-1].copy()
+    strips = edges.reshape(rows, -(-columns // STRIP), STRIP).swapaxes(0, 1)
+    distances = np.diff(np.flatnonzero(strips), prepend=0)
+    far = distances >= FAR
+    near = np.where(far, FAR, distances).astype(np.uint8).tobytes()
+    return zlib.compress(b"".join([COUNT.pack(len(distances)), near, *_planes(distances[far], "<u4")]), 9)
 
 
 def _unpack_mask(data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
     """One bit a pixel, shape (rows, ceil(columns / 8)): eight pixels are undone at once."""
-    planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1)
-    edges = np.zeros(rows * columns, dtype=bool)
-    edges[np.cumsum(np.ascontiguousarray(planes.T).view("<u4").ravel(), dtype=np.int64)] = True
-    packed = np.packbits(edges.reshape(rows, columns), axis=1)
-    return np.asarray(np.bitwise_xor.accumulate(packed, axis=0, out=packed))
+    strips = -(-columns // STRIP)
+    edges = np.zeros(strips * rows * STRIP, dtype=bool)
+    edges[np.cumsum(_distances(zlib.decompress(data)))] = True
+    packed = np.packbits(edges).reshape(strips, rows, STRIP // 8).swapaxes(0, 1).reshape(rows, strips * STRIP // 8)
+    return np.asarray(np.bitwise_xor.accumulate(packed[:, : -(-columns // 8)], axis=0))
+
+
+def _distances(data: bytes) -> Ints:
+    (count,) = COUNT.unpack_from(data)
+    distances = np.frombuffer(data, np.uint8, count, COUNT.size).astype(np.int64)
+    far = np.frombuffer(data, np.uint8, offset=COUNT.size + count).reshape(4, -1)
+    distances[distances == FAR] = _values(list(far))
+    return distances
 
 
 class Record:
