@@ -7,8 +7,10 @@ import openslide
 import pytest
 
 from patho_api import pretrain
-from patho_trainer.data import columns, copies, index, painting, sampler, slide, stats, storage
+from patho_trainer.data import columns, copies, index, painting, sampler, slide, stats, storage, stream
 from tests.trainer import dicom, formats, slides
+from tests.trainer.data import sets
+from tests.trainer.data.values import make_spec
 from tests.trainer.slides import Recipe, scanned
 
 READS = 1000
@@ -208,3 +210,18 @@ def test_a_folder_of_dicom_files_is_one_slide_of_the_index(tmp_path):
     built = index.build([f"{tmp_path}/s/"], f"{tmp_path}/i", patches=patches)
     assert sorted(each.url.split("/")[-2] for each in built.slides) == ["case-1", "case-2"]
     assert {each.reader for each in built.slides} == {"openslide"}
+
+
+def test_a_change_of_any_of_a_slides_files_is_noticed_by_the_index_and_by_a_stream(tmp_path):
+    first, second = (dicom.write(tmp_path / "s" / name, Recipe(tile=128, mpp=0.5, sizes=EVEN)) for name in ("case-1", "case-2"))
+    spec = make_spec(2, {"sizePx": 64, "magnifications": [{"mpp": 0.5}]}, crops={"globalSizePx": 64, "localSizePx": 32})
+    built = sets.build(spec, f"{tmp_path}/s/", f"{tmp_path}/i")
+    coarse = second.with_name("level-1.dcm")
+    coarse.write_bytes(coarse.read_bytes() + b"\0\0")
+    stats = stream.Stats()
+    with stream.batches(built, spec, seed=0, stop_step=2, threads=1, stats=stats) as batches:
+        seen = {built.slides[r.slide].url for batch in batches for r in batch.requests}
+    again = sets.build(spec, f"{tmp_path}/s/", f"{tmp_path}/i")
+    assert set(stats.replaced) == {"Changed"}
+    assert seen == {str(first)}
+    assert sum(one.etag != other.etag for one, other in zip(built.slides, again.slides, strict=True)) == 1

@@ -85,3 +85,10 @@ def test_a_bad_manifest_is_an_invalid_configuration(tmp_path, text, sentence):
 def test_a_web_server_cannot_be_listed(web):
     with pytest.raises(errors.InvalidConfiguration, match="cannot be listed: give a manifest"):
         discover(web.url + "slides/")
+
+
+@pytest.mark.parametrize("url", ["file:///data/a.svs", "/data/a.svs"])
+def test_a_manifest_in_a_bucket_names_no_files_of_the_machine_that_reads_it(url):
+    with pytest.raises(errors.InvalidConfiguration, match=r"row 1: `url` .*/data/a.svs is a file of the machine .*: upload the slide"):
+        manifest.entry({"url": url}, "gs://bucket/sets/", "manifest gs://bucket/sets/m.csv, row 1")
+    assert manifest.entry({"url": url}, "/sets/", "here").url == url

@@ -40,6 +40,8 @@ def test_a_start_reads_the_catalog_and_the_records_of_its_own_slots_whatever_the
         with stream.batches(found, SPEC, seed=0, stop_step=1, rank=rank, world_size=world_size) as batches:
             first = next(batches)
         asked = sum(count for (_, name), count in web.requests.items() if name.startswith("index/"))
-        print(f"{world_size} ranks, {len(first.slots)} slots: {asked} requests for the index, {sum(web.requests.values()) - asked} for tiles")
+        print(
+            f"{world_size} ranks, {len(first.slots)} slots: {asked} requests for the index, {sum(web.requests.values()) - asked} for tiles"
+        )
         assert len({r.slide for r in first.requests}) == len(first.slots) == BATCH // world_size
         assert asked <= len(first.slots) + SPARE

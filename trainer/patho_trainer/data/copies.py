@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 import shutil
@@ -24,6 +25,7 @@ Pixels = NDArray[np.uint8]
 LIMIT_BYTES = 50 * 2**30  # of a process; half of the free disk where that is less
 OPEN_SLIDES = 256  # handles of a process: the slides of a rank's whole batch; MIRAX and DICOM take several file descriptors each
 CACHE_BYTES = 256 * 2**20  # of OpenSlide's tiles, for all handles together (its own default is 32 MiB for each)
+SEVERAL_FILES = (".mrxs", ".dcm")
 FOLDER_PREFIX = "pathoscale-slides-"
 
 
@@ -124,6 +126,7 @@ class Copies:
             self._make_room(0)
             return self._found("/" + address.path, None, 0)
         files = companions(self._bucket, url)
+        start = urls.parent(urls.canonical(url) if has_companions(url) else url)
         size = sum(file.size for file in files)
         with self._lock:
             own = self._folder
@@ -131,7 +134,7 @@ class Copies:
         folder = pathlib.Path(tempfile.mkdtemp(dir=own))
         try:
             for file in files:
-                path = folder / file.url.removeprefix(urls.parent(url))
+                path = folder / file.url.removeprefix(start)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._bucket.download(file.url, path)
             return self._found(str(folder / urls.name(url)), folder, size)
@@ -163,15 +166,29 @@ class Copies:
                 _close(copy)
 
 
+def has_companions(url: str) -> bool:
+    """Whether a slide is made of several objects."""
+    return url.lower().endswith(SEVERAL_FILES)
+
+
 def companions(bucket: storage.Bucket, url: str) -> list[storage.ObjectInfo]:
     """The objects a slide is made of: MIRAX has a folder of its name beside it, DICOM is all files of a folder."""
-    stem, _, kind = url.rpartition(".")
+    url = urls.canonical(url) if has_companions(url) else url
     own = bucket.head(url)
-    if kind.lower() == "mrxs":
-        return [own, *bucket.list(stem + "/")]
-    if kind.lower() == "dcm":
-        return [file for file in bucket.list(urls.parent(url)) if file.url.lower().endswith(".dcm")]
-    return [own]
+    if not has_companions(url):
+        return [own]
+    if url.lower().endswith(".mrxs"):
+        return [own, *bucket.list(url[: -len(".mrxs")] + "/")]
+    return [file for file in bucket.list(urls.parent(url)) if file.url.lower().endswith(".dcm")]
+
+
+def identity(bucket: storage.Bucket, url: str) -> storage.ObjectInfo:
+    """A slide's size and etag: of all its objects together, so that a change of any is noticed. Raises NotFound."""
+    files = companions(bucket, url)
+    if not has_companions(url):
+        return files[0]
+    content = "\n".join(f"{urls.name(file.url)} {file.size} {file.etag}" for file in files)
+    return storage.ObjectInfo(url, sum(file.size for file in files), hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
 
 
 def region(handle: openslide.OpenSlide, xy_level0: tuple[int, int], level: int, size: tuple[int, int]) -> Pixels:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from patho_api import pretrain
 from patho_trainer import errors
-from patho_trainer.data import catalog, manifest, masks, record, scan, storage, table, urls
+from patho_trainer.data import catalog, copies, manifest, masks, record, scan, storage, table, urls
 
 FORMAT = 3  # of records and masks: another number makes every slide be looked at again
 FLUSH_SLIDES = 32  # what a kill can cost a rank, at most
@@ -185,9 +185,9 @@ class _Rank:
 
     def _row(self, entry: manifest.Entry) -> tuple[table.Row, bytes]:
         """A slide's row and, where it was opened, its record."""
-        if entry.info is None:
+        if entry.info is None or copies.has_companions(entry.url):
             try:
-                entry = dataclasses.replace(entry, info=self._bucket.head(entry.url))
+                entry = dataclasses.replace(entry, info=copies.identity(self._bucket, entry.url))
             except storage.NotFound as error:
                 return table.Row(scan.rejected(entry, "Missing", str(error)), ""), b""
         key = key_of(entry, self._job.foreground, self._mask(entry))

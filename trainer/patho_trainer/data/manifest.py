@@ -108,6 +108,11 @@ def entry(row: Mapping[str, Any], folder: str, where: str) -> Entry:
     if not text["url"]:
         raise errors.InvalidConfiguration(f"{where}: `url` is empty")
     url = urls.resolve(text["url"], folder)
+    if urls.is_local(url) and not urls.is_local(folder):
+        raise errors.InvalidConfiguration(
+            f"{where}: `url` {url} is a file of the machine that reads it, but the manifest lies in a bucket: "
+            "upload the slide, and write its url or its path relative to the manifest"
+        )
     numbers = {name: _number(text.get(name, ""), f"{where}: `{name}`") for name in ("mpp", "weight")}
     flags = frozenset(key for key, value in text.items() if key not in KNOWN_COLUMNS and value.lower() in TRUE)
     return Entry(

@@ -178,7 +178,10 @@ class Reader:
     async def _check(self, facts: catalogs.Slide) -> None:
         """Raises Unreadable where the object is gone, or is not the one that was indexed."""
         try:
-            _compare(facts, await self._bucket.head_async(facts.url))
+            if copies.has_companions(facts.url):
+                _compare(facts, await self._in(self._openers, copies.identity, self._bucket, facts.url))
+            else:
+                _compare(facts, await self._bucket.head_async(facts.url))
         except storage.NotFound as error:
             raise Unreadable("NotFound") from error
 

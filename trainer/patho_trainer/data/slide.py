@@ -162,7 +162,7 @@ def open(url: str, storage_options: Mapping[str, Any] | None = None, bucket: sto
     """
     bucket = bucket or storage.from_options(storage_options or {})
     try:
-        return inspect(bucket.head(url), bucket, copies.Copies(bucket), mpp)
+        return inspect(copies.identity(bucket, url), bucket, copies.Copies(bucket), mpp)
     except Rejected as rejected:
         raise errors.InvalidConfiguration(f"{url} cannot be used ({rejected.reason}): {rejected}") from rejected
 

@@ -46,6 +46,12 @@ def parse(url: str) -> Address:
     return Address(CLOUDS.get(scheme, scheme), root, path)
 
 
+def canonical(url: str) -> str:
+    """A url as listings spell it: s3a:// is s3://, file:///a is /a. Raises as `parse`."""
+    address = parse(url)
+    return address.url_of(address.path)
+
+
 def join(url: str, *names: str) -> str:
     """`url/name/...`, with exactly one slash between."""
     return "/".join([url.rstrip("/"), *(n.strip("/") for n in names)])
@@ -64,6 +70,11 @@ def name(url: str) -> str:
 def resolve(url: str, folder: str) -> str:
     """`url` itself where it is absolute, else relative to `folder` (which ends in a slash): manifests may name slides by path."""
     return url if "://" in url or url.startswith("/") else folder + url
+
+
+def is_local(url: str) -> bool:
+    """Whether a url names something on the disk of whoever reads it: file:// or a path."""
+    return url.partition("://")[0] == "file" or "://" not in url
 
 
 def is_glob(url: str) -> bool:
