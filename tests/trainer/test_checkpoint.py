@@ -106,6 +106,21 @@ def test_the_best_checkpoint_is_kept_too(root, bucket):
     assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 40]
 
 
+def test_a_checkpoint_that_becomes_the_best_while_it_is_pruned_stays(root, bucket, monkeypatch):
+    where, delete = place(root, bucket), bucket.delete
+    for step in (10, 20, 30):
+        save(where, step)
+
+    def delete_late(targets):
+        best.offer(root, judged(10, 0.8), bucket)
+        delete(targets)
+
+    monkeypatch.setattr(bucket, "delete", delete_late)
+    checkpoint.prune(root, 1, bucket)
+    assert [c.step for c in checkpoint.complete(root, bucket)] == [10, 30]
+    assert checkpoint.config(f"{root}/step-00000010", bucket) == FACTS
+
+
 def test_only_a_higher_score_takes_over(root, bucket):
     offers = [judged(10, 0.7), judged(20, 0.8), judged(30, 0.8), judged(40, 0.6)]
     assert [best.offer(root, each, bucket) for each in offers] == [True, True, False, False]

@@ -1,10 +1,14 @@
 """An evaluation offers the checkpoint that it judged."""
 
+import pathlib
+
 import pytest
 
 from patho_api import report
 from patho_trainer import best, nomination
 from patho_trainer.data import storage
+
+TIME = "2024-04-22T00:00:00Z"
 
 
 def words(score):
@@ -36,6 +40,21 @@ def test_other_evaluations_decide_nothing(url, tmp_path, where, by):
 def test_a_checkpoint_that_is_gone_cannot_be_the_best(tmp_path, capsys):
     assert not nomination.nominate(words(0.8), str(tmp_path / "step-00000200"), "BACH", storage.Bucket())
     assert "raise checkpoints.keep" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("before", [None, 100])
+def test_a_checkpoint_that_is_pruned_while_it_is_offered_is_not_the_best(url, tmp_path, monkeypatch, before):
+    root, bucket, offer = str(tmp_path), storage.Bucket(), best.offer
+    if before:
+        offer(root, report.BestCheckpoint(step=before, task="BACH", metric="balancedAccuracy", score=0.5, time=TIME), bucket)
+
+    def offer_late(*args):
+        (pathlib.Path(url) / "COMPLETE.json").unlink()
+        return offer(*args)
+
+    monkeypatch.setattr(best, "offer", offer_late)
+    assert not nomination.nominate(words(0.8), url, "BACH", bucket)
+    assert getattr(best.found(root, bucket), "step", None) == before
 
 
 def test_a_bucket_that_refuses_costs_no_scores(url, tmp_path, capsys):

@@ -55,22 +55,34 @@ def test_the_teacher_loads_into_timm(whole):
         assert torch.equal(loaded.eval()(images), ours.eval()(images))
 
 
+def exported(whole, folder, verdict: bytes) -> tuple[pathlib.Path, str]:
+    """The exported weights and model card of a run beside whose checkpoints `verdict` lies as best.json."""
+    shutil.copytree(whole / "run", folder / "run")
+    (folder / "run" / "best.json").write_bytes(verdict)
+    weights, _, card = export.export(f"{folder}/run", folder / "out", common.Storage())
+    return weights, card.read_text()
+
+
 def test_the_exported_model_says_what_it_is_made_of_and_what_it_scored(whole, tmp_path):
     judged = report.BestCheckpoint(step=6, task="BACH", metric="balanced_accuracy", score=0.8125, time="2024-04-22T00:00:00Z")
-    facts = checkpoint.config(f"{whole}/run/step-00000006", storage.Bucket())
-    card = export.model_card(facts, "s3://b/run/step-00000006", "model.safetensors", judged)
+    weights, card = exported(whole, tmp_path, judged.model_dump_json(by_alias=True).encode())
     for words in (
         "from random weights; global batch 4, 6 steps, learning rate 7.81e-06",
         "BACH: 0.812 balanced_accuracy",
         str(runs.slides.CMU),
     ):
         assert words in card
-    weights, _, _ = export.export(f"{whole}/run", tmp_path, common.Storage())
     loaded = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True, img_size=64, checkpoint_path=str(weights))
     ours, _ = checkpoint.load_backbone(f"{whole}/run", storage.Bucket())
     images = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(images), ours.eval()(images), atol=1e-6, rtol=0)
+
+
+def test_a_spoilt_verdict_costs_the_exported_model_its_score_only(whole, tmp_path):
+    weights, card = exported(whole, tmp_path, b"{")
+    assert weights.exists()
+    assert f"unknown: {tmp_path}/run/best.json cannot be read" in card
 
 
 def test_going_on_is_the_same_run_bit_by_bit(whole, tmp_path):

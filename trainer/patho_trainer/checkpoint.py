@@ -125,17 +125,31 @@ def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
     """Delete all but the newest `keep` complete checkpoints and the best one, and what cut-off saves left before them. Returns the
     deleted urls.
 
-    Markers go first, so that no checkpoint is ever half there. Where the best one cannot be known, nothing is deleted.
+    Markers go first, so that no checkpoint is ever half there; the marker of one that an evaluation named the best at this moment is put
+    back (`nomination`). Where the best one cannot be known, nothing is deleted.
     """
+    spared = _spared(root, bucket)
+    if spared is None:
+        return []
+    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
+    markers = {url: bucket.read(url) for url in doomed if url.endswith("/" + MARKER)}
+    bucket.delete(list(markers))
+    late = _spared(root, bucket)
+    kept = {url for url in doomed if late is None or _step(root, url) in late}
+    for url in kept & markers.keys():
+        bucket.write(url, markers[url])
+    bucket.delete([url for url in doomed if url not in kept | markers.keys()])
+    return [url for url in doomed if url not in kept]
+
+
+def _spared(root: str, bucket: storage.Bucket) -> set[int] | None:
+    """Steps that must stay; None where nobody can know."""
     try:
         judged = best.found(root, bucket)
     except pydantic.ValidationError as error:
         print(f"{names.best_url(root)} cannot be read, so no checkpoint is deleted: delete that file ({error})", flush=True)
-        return []
-    spared = {judged.step} if judged else set()
-    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
-    bucket.delete(sorted(doomed, key=lambda url: not url.endswith("/" + MARKER)))
-    return doomed
+        return None
+    return {judged.step} if judged else set()
 
 
 def superfluous(root: str, objects: Iterable[str], keep: int, spared: Collection[int] = ()) -> list[str]:

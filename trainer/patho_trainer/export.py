@@ -4,10 +4,13 @@ import json
 import pathlib
 from typing import Any
 
-from patho_api import common, pretrain, report
+import pydantic
+
+from patho_api import common, names, pretrain
 from patho_trainer import best, checkpoint, config
 from patho_trainer.data import storage, urls
 
+NOT_JUDGED = "not the best checkpoint of its run by an evaluation, or none was made"
 CARD = """\
 # {architecture}, {method} on pathology slides
 
@@ -46,13 +49,12 @@ def export(url: str, folder: pathlib.Path, storage_spec: common.Storage) -> list
     settings = folder / "config.json"
     settings.write_text(json.dumps(facts, indent=1))
     card = folder / "README.md"
-    judged = best.found(step_url.rpartition("/")[0], bucket)
-    card.write_text(model_card(facts, step_url, weights.name, judged))
+    card.write_text(model_card(facts, step_url, weights.name, _score(facts["step"], step_url.rpartition("/")[0], bucket)))
     return [weights, settings, card]
 
 
-def model_card(facts: dict[str, Any], url: str, weights: str, judged: report.BestCheckpoint | None = None) -> str:
-    """The model card of a checkpoint's config.json; `judged` is the run's best checkpoint so far, perhaps this one."""
+def model_card(facts: dict[str, Any], url: str, weights: str, score: str = NOT_JUDGED) -> str:
+    """The model card of a checkpoint's config.json."""
     spec = facts["spec"]
     return CARD.format(
         architecture=facts["architecture"],
@@ -67,7 +69,7 @@ def model_card(facts: dict[str, Any], url: str, weights: str, judged: report.Bes
         patch=spec["patches"]["sizePx"],
         mpps=", ".join(str(m["mpp"]) for m in spec["patches"]["magnifications"]),
         recipe=recipe(pretrain.PretrainSpec.model_validate(spec)),
-        score=_score(facts["step"], judged),
+        score=score,
         seed=spec["training"]["seed"],
         url=url,
     )
@@ -85,7 +87,11 @@ def recipe(spec: pretrain.PretrainSpec) -> str:
     )
 
 
-def _score(step: int, judged: report.BestCheckpoint | None) -> str:
+def _score(step: int, root: str, bucket: storage.Bucket) -> str:
+    try:
+        judged = best.found(root, bucket)
+    except pydantic.ValidationError:  # the weights are worth no less for it
+        return f"unknown: {names.best_url(root)} cannot be read"
     if judged is None or judged.step != step:
-        return "not the best checkpoint of its run by an evaluation, or none was made"
+        return NOT_JUDGED
     return f"{judged.task}: {judged.score:.3f} {judged.metric}".rstrip()

@@ -23,10 +23,24 @@ def nominate(words: report.LastWords, url: str, by: str, bucket: storage.Bucket)
     time = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     candidate = report.BestCheckpoint(step=int(match["step"]), task=by, metric=score.metric, score=score.mean, time=time)
     try:
-        if not bucket.exists(urls.join(url, checkpoint.MARKER)):
-            print(f"{url} was pruned while it was evaluated: raise checkpoints.keep to let it be the best one", flush=True)
-            return False
-        return best.offer(match["root"], candidate, bucket)
+        return _offer(match["root"], url, candidate, bucket)
     except errors.PathoError as error:
         print(f"{url} cannot be kept as the best checkpoint: {error}", flush=True)
         return False
+
+
+def _offer(root: str, url: str, candidate: report.BestCheckpoint, bucket: storage.Bucket) -> bool:
+    """Offer a checkpoint that the trainer may prune at this very moment.
+
+    Here the best is named before the marker is looked for again; `checkpoint.prune` takes the marker away before it looks again for who
+    is the best. So at least one of the two sees the other.
+    """
+    marker = urls.join(url, checkpoint.MARKER)
+    before = best.readable(root, bucket)
+    won = bucket.exists(marker) and best.offer(root, candidate, bucket)
+    if bucket.exists(marker):
+        return won
+    if won:
+        best.withdraw(root, candidate, before, bucket)
+    print(f"{url} was pruned while it was evaluated: raise checkpoints.keep to let it be the best one", flush=True)
+    return False
