@@ -24,6 +24,7 @@ class Client:
     def __init__(self, configuration: client.Configuration, count: Count) -> None:
         configuration.connection_pool_maxsize = CONNECTIONS
         self._api = client.ApiClient(configuration)
+        self._api.rest_client.pool_manager = _without_netrc(self._api.rest_client.pool_manager)
         self._host = configuration.host
         self._count = count
         self.clock = clock.Clock()
@@ -75,6 +76,13 @@ async def connect(count: Count) -> Client:
     else:
         await config.load_kube_config(client_configuration=configuration)
     return Client(configuration, count)
+
+
+def _without_netrc(pool: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """The same connections. The client's own session trusts the environment, and so looks for ~/.netrc in a thread at each request."""
+    session = aiohttp.ClientSession(connector=pool.connector, trust_env=False)
+    pool.detach()
+    return session
 
 
 def _translated(error: exceptions.ApiException) -> errors.ApiError:

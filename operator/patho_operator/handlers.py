@@ -23,6 +23,7 @@ SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
 WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600, 660
 PAGE = 500
+COALESCE_SECONDS = 0.2  # the news of a Job and its pods come in bursts: made, placed, started
 JOBS, PODS = ("batch", "v1", "jobs"), ("", "v1", "pods")
 KEPT_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")
 
@@ -38,6 +39,7 @@ class Indexes:
     ghosts: set[str] = dataclasses.field(default_factory=set)  # uids that no longer exist
     newer: dict[Key, dict[str, int]] = dataclasses.field(default_factory=dict)  # versions by uid that a complete list showed
     written: dict[Key, Json] = dataclasses.field(default_factory=dict)  # what this operator wrote last, until the index has it
+    settled: dict[Key, int] = dataclasses.field(default_factory=dict)  # versions of those that need no second look
 
     def body(self, key: Key) -> Json | None:
         """The newest known form of a resource; None if it is not known."""
@@ -52,6 +54,11 @@ class Indexes:
             del self.written[key]
             return body
         return own
+
+    def new(self, key: Key) -> bool:
+        """Whether nothing has been done about a resource yet, as far as is known."""
+        body = self.body(key)
+        return body is not None and not body["status"] and not _values(self.jobs, key)
 
     def observe(self, key: Key) -> Observed:
         """Jobs and pods of a run."""
@@ -106,26 +113,32 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
     async def remember(resources: Any, jobs: Any, pods: Any, evals: Any, **_: Any) -> None:
         indexes.resources, indexes.jobs, indexes.pods, indexes.evals = resources, jobs, pods, evals
 
-    async def resource_changed(body: Any, **_: Any) -> None:
-        key = _resource_key(body)
-        for each in (key, *indexes.waiting_for(key), *_run_of_evaluation(body)):
-            queue.add(each)
+    async def on_resource(body: Any, **_: Any) -> None:
+        resource_changed(queue, indexes, body)
 
     async def child_changed(body: Any, **_: Any) -> None:
         key = _run_key(body)
         if key.kind in names.PLURALS:  # anybody may put our labels on a pod: here, in `hosts` and in complete lists
-            queue.add(key)
+            queue.add(key, COALESCE_SECONDS)
 
     kopf.on.login(registry=registry)(login)
     kopf.on.startup(registry=registry)(remember)
     for plural in names.PLURALS.values():
         kopf.index(names.GROUP, names.VERSION, plural, id="resources", registry=registry)(_index_resource)
-        kopf.on.event(names.GROUP, names.VERSION, plural, registry=registry)(resource_changed)
+        kopf.on.event(names.GROUP, names.VERSION, plural, registry=registry)(on_resource)
     kopf.index(names.GROUP, names.VERSION, names.PLURALS[names.EVAL], id="evals", registry=registry)(_index_eval)
     for resource, name, function in ((JOBS, "jobs", _index_job), (PODS, "pods", _index_pod)):
         kopf.index(*resource, id=name, registry=registry)(function)
         kopf.on.event(*resource, registry=registry)(child_changed)
     return registry
+
+
+def resource_changed(queue: Queue, indexes: Indexes, body: Json) -> None:
+    """Look at a resource and at those that depend on it; not at itself if this is the event of our own last word."""
+    key = _resource_key(body)
+    own = indexes.settled.pop(key, None) == _version(body)
+    for each in (*([] if own else [key]), *indexes.waiting_for(key), *_run_of_evaluation(body)):
+        queue.add(each)
 
 
 async def _index_resource(body: Any, **_: Any) -> dict[Key, str]:

@@ -56,6 +56,11 @@ class Plan:
         """Whether it must rest on a live look rather than on an index that may be old."""
         return bool(self.deletes or self.burials or self.creates or self.optional or self.terminal or self.ends_attempt)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the same plan would follow from the status that it writes: the event of that write is no news."""
+        return not self.consequential and "evaluations" not in (self.status or {})
+
     def __str__(self) -> str:
         """One line for the log."""
         verbs = [f"create {m['kind']} {m['metadata']['name']}" for m in (*self.creates, *self.optional)]

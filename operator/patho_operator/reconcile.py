@@ -10,16 +10,26 @@ from patho_operator.observed import Before, Observed, Pod, Time
 from patho_operator.plan import Burial, Delete, Event, Plan
 from patho_operator.situation import Situation
 from patho_operator.steps import Step
-from patho_operator.subject import Subject
+from patho_operator.subject import Status, Subject
 
 SETTLING_SECONDS = 5.0  # between looks at something that is on its way
 REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
+FIRST_STATUS_SECONDS = 3.0  # most runs run by then: one status says it all, and each costs the API server more than a pod
 WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
 Peers = Sequence[Mapping[str, Any]] | None
 
 
-def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str, metrics_from: Peers = None) -> Plan:
-    """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings."""
+def reconcile(
+    subject: Subject,
+    observed: Observed,
+    now: Time,
+    *,
+    image: str,
+    metrics_from: Peers = None,
+    patience_seconds: float = FIRST_STATUS_SECONDS,
+) -> Plan:
+    """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings; the first
+    status of a run that starts without trouble waits for `patience_seconds`."""
     s = Situation(subject, observed, now)
     if subject.deleting:
         return Plan(burials=_burials(s))
@@ -27,7 +37,8 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str, me
         return _after_the_end(s)
     step = _unless_refused(decide(s), observed)
     scoring = evaluations.look(s, status.render(s, step))
-    patch = status.difference(subject.raw_status, scoring.status)
+    wait_seconds = _first_status_waits(s, scoring.status, patience_seconds)
+    patch = None if wait_seconds > 0 else status.difference(subject.raw_status, scoring.status)
     return Plan(
         deletes=(*_deletes(s, step), *scoring.deletes),
         burials=_burials(s),
@@ -36,8 +47,8 @@ def reconcile(subject: Subject, observed: Observed, now: Time, *, image: str, me
         status=patch,
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
-        events=(*_events(s, step), *scoring.events) if patch else (),
-        requeue_seconds=_requeue(s, step),
+        events=(*_events(s, step), *scoring.events) if patch or step.kind == "Begin" else (),
+        requeue_seconds=wait_seconds if wait_seconds > 0 else _requeue(s, step),
     )
 
 
@@ -129,6 +140,14 @@ def _beginning(s: Situation) -> tuple[str, str]:
     if last is None or last.reason == "Suspended":
         return "Resumed", "resumes from the last checkpoint"
     return last.reason, last.message
+
+
+def _first_status_waits(s: Situation, new: Status, patience_seconds: float) -> float:
+    """Seconds that the first status of a run may still wait; 0 if something is known that a user should read now."""
+    running = next((c.reason for c in new.conditions if c.type == "Running"), "")
+    if s.subject.raw_status or (new.phase, running) != ("Starting", "Starting"):
+        return 0.0
+    return max(0.0, patience_seconds - (times.seconds_between(s.job.created, s.now) if s.job else 0.0))
 
 
 def _after_the_end(s: Situation) -> Plan:

@@ -12,7 +12,7 @@ from patho_operator import manifests
 from patho_operator.observed import Json, Key
 
 Status = status.PretrainStatus | status.EvalStatus
-REMEMBERED = 256  # specifications
+REMEMBERED = 2048  # specifications of 16 KiB
 STATUSES: dict[str, type[Status]] = {names.PRETRAIN: status.PretrainStatus, names.EVAL: status.EvalStatus}
 
 

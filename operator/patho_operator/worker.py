@@ -11,10 +11,13 @@ from patho_operator.handlers import Indexes, Json
 from patho_operator.observed import Key, Observed, Problem
 from patho_operator.plan import Plan
 from patho_operator.progress import Board
-from patho_operator.reconcile import Peers, reconcile
+from patho_operator.reconcile import FIRST_STATUS_SECONDS, Peers, reconcile
 from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
+
+STARTS_PER_SECOND = 10  # what a small, busy control plane gets to run: of many new runs the last does not run after three seconds
+MOST_PATIENCE_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Worker:
     image: str
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
+    starting: set[Key] = dataclasses.field(default_factory=set)  # runs whose Job was made, and whose first status waits
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
@@ -54,7 +58,7 @@ class Worker:
         return again
 
     async def _turn(self, key: Key) -> float | None:
-        view = await self._view(key, live=key in self.suspect or self.indexes.behind(key))
+        view = await self._view(key, live=key in self.suspect or self.indexes.behind(key) or self._will_begin(key))
         if view and view.plan.consequential and not view.live:
             view = await self._view(key, live=True)
         self.suspect.discard(key)
@@ -63,6 +67,10 @@ class Worker:
             return None
         log.debug("%s %s/%s: %s", *key, view.plan)
         return await self._execute(key, view)
+
+    def _will_begin(self, key: Key) -> bool:
+        """Whether a live look is due anyhow, so that one from the index would be in vain."""
+        return key not in self.starting and self.indexes.new(key)
 
     async def _view(self, key: Key, *, live: bool) -> View | None:
         """The resource, what is seen, and the plan; None if there is no such resource."""
@@ -79,12 +87,14 @@ class Worker:
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        plan = reconcile(found, observed, self.cluster.now(), image=self.image, metrics_from=self.metrics_from)
+        patience = min(MOST_PATIENCE_SECONDS, max(FIRST_STATUS_SECONDS, len(self.starting) / STARTS_PER_SECOND))
+        now, policy = self.cluster.now(), self.metrics_from
+        plan = reconcile(found, observed, now, image=self.image, metrics_from=policy, patience_seconds=patience)
         return View(found, observed, plan, live)
 
     async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
         seen = self.indexes.observe(key)
-        if live and (seen.jobs or seen.pods or (body.get("status") or {}).get("attempt")):
+        if live and (seen.jobs or seen.pods or (body.get("status") or {}).get("attempt") or key in self.starting):
             # of a resource that never began the index shows nothing: its Job's name is known, and the server refuses a second one;
             # two lists for each of a thousand new resources would be a million objects looked at
             seen = await self.cluster.look(key)
@@ -102,23 +112,29 @@ class Worker:
             problem = Problem(refused.reason, refused.message)
             view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
             written = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
-        self.metrics.runs.shown[key] = self._note(key, view.subject, written) if written else view.subject.status
+        (self.starting.discard if written or view.subject.raw_status else self.starting.add)(key)
+        self.metrics.runs.shown[key] = self._note(key, view, written) if written else view.subject.status
         return view.plan.requeue_seconds
 
-    def _note(self, key: Key, before: Subject, written: Json) -> subject.Status:
+    def _note(self, key: Key, view: View, written: Json) -> subject.Status:
         """Remember what was written until the index has it, and count what is new; returns the new status."""
+        before = view.subject
         self.indexes.written[key] = written
+        if view.plan.settled:
+            self.indexes.settled[key] = int(written["metadata"]["resourceVersion"])
         old, new = before.status, subject.status_of(written)
         for reason, more in (("incident", new.restarts - old.restarts), ("disruption", new.disruptions - old.disruptions)):
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         start = times.parse(new.start_time)
-        if new.phase == "Running" and old.phase == "Starting" and new.attempt == 1 and start:
+        if new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1 and start:
             self.metrics.time_to_running.observe(times.seconds_between(start, self.cluster.now()))
         return new
 
     def _forget(self, key: Key) -> None:
         """The resource is gone; its children follow by their owner references."""
         self.suspect.discard(key)
+        self.starting.discard(key)
         self.board.forget(key)
         self.indexes.written.pop(key, None)
+        self.indexes.settled.pop(key, None)
         self.metrics.runs.shown.pop(key, None)

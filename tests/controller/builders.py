@@ -137,10 +137,11 @@ def see(jobs=(), pods=(), *, report=None, still=0.0, heard=NOW, pretrain=None, e
     )
 
 
-def plan_for(body, jobs=(), pods=(), *, now=NOW, metrics_from=None, **seen) -> Plan:
-    """The plan for a resource. A report has stood still since NOW unless told otherwise."""
+def plan_for(body, jobs=(), pods=(), *, now=NOW, patience=0.0, metrics_from=None, **seen) -> Plan:
+    """The plan for a resource. A report has stood still since NOW unless told otherwise; the first status waits for `patience` seconds."""
     sight = {"still": (now - NOW).total_seconds(), "heard": now}
-    return reconcile(subject.parse(body), see(jobs, pods, **(sight | seen)), now, image=IMAGE, metrics_from=metrics_from)
+    view = see(jobs, pods, **(sight | seen))
+    return reconcile(subject.parse(body), view, now, image=IMAGE, metrics_from=metrics_from, patience_seconds=patience)
 
 
 def after(body, plan):

@@ -91,16 +91,42 @@ async def test_a_turn_looks_live_before_it_creates(cluster, fake):
     assert not [r for r in fake.requests if r.verb == "POST"]
 
 
-async def test_a_new_resource_costs_one_read_and_two_writes(cluster, fake):
+async def test_a_new_resource_costs_one_read_and_one_write(cluster, fake):
     """Besides its event. A list for each of a thousand new resources would look at a million objects."""
     body = make_pretrain()
-    fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
+    fake.answers["GET", RESOURCE] = 200, body
     await _worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
-    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests if "events" not in r.path] == [
-        ("GET", "vits16"),
-        ("POST", "jobs"),
-        ("PATCH", "status"),
-    ]
+    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests if "events" not in r.path] == [("GET", "vits16"), ("POST", "jobs")]
+
+
+async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
+    """The index shows neither the Job nor a status yet: before anything else is made, the Jobs are listed."""
+    body = make_pretrain()
+    fake.answers["GET", RESOURCE] = 200, body
+    fake.answers["GET", "/api/v1/namespaces/lab/pods"] = 200, {"items": []}
+    fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": [make_job(body, created=at_present(cluster))]}
+    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}))
+    await turn(KEY)
+    await turn(KEY)
+    assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs", "events"]
+
+
+def at_present(cluster):
+    return cluster.now().replace(microsecond=0)
+
+
+async def test_the_event_of_a_write_that_is_the_last_word_is_no_news(cluster, fake):
+    body = started(make_pretrain())
+    running = after(body, plan_for(body, [make_job(body)], [make_pod(body)]))
+    written = running | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
+    fake.answers["PATCH", f"{RESOURCE}/status"] = 200, written
+    job, pod = observed.job(make_job(body)), observed.pod(make_pod(body))
+    indexes, found = Indexes({KEY: stored(body)}, {KEY: [job]}, {KEY: [pod]}), queue.Queue()
+    await _worker(cluster, indexes)(KEY)
+    handlers.resource_changed(found, indexes, written)
+    assert not len(found)
+    handlers.resource_changed(found, indexes, running | {"metadata": body["metadata"] | {"resourceVersion": "9"}})
+    assert len(found) == 1
 
 
 async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):

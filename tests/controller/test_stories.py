@@ -50,6 +50,31 @@ def test_waiting_for_the_first_pods_writes_nothing_new():
     assert plan_for(body, [make_job(body)], [make_pod(body, pending=True)], now=at(1)).status is None
 
 
+def test_a_run_that_starts_soon_gets_one_status_instead_of_two():
+    body = make_pretrain()
+    begun = plan_for(body, patience=3)
+    assert (begun.status, begun.requeue_seconds, [e.reason for e in begun.events]) == (None, 3, ["AttemptCreated"])
+    assert plan_for(body, [make_job(body)], [make_pod(body, pending=True)], now=at(1), patience=3).status is None
+    running = plan_for(body, [make_job(body)], [make_pod(body)], now=at(2), patience=3)
+    assert after(body, running)["status"]["phase"] == "Running"
+    assert after(body, running)["status"]["attempts"] == [
+        {"number": 1, "reason": "Started", "message": "", "start": "2030-01-01T12:00:00Z"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "seconds"), [({"pending": True}, 3), ({"unschedulable": "0/1 nodes are available"}, 1), ({"exit_code": 1}, 1)]
+)
+def test_the_first_status_does_not_wait_for_long_nor_with_bad_news(shape, seconds):
+    body = make_pretrain()
+    assert plan_for(body, [make_job(body)], [make_pod(body, **shape)], now=at(seconds), patience=3).status["phase"]
+
+
+@pytest.mark.parametrize("run", [make_pretrain(compute={"queueName": "gpus"}), make_pretrain(suspend=True)])
+def test_a_run_that_does_not_start_yet_says_so_at_once(run):
+    assert plan_for(run, patience=3).status["phase"] in ("Queued", "Suspended")
+
+
 def test_looking_twice_changes_nothing():
     body = started(make_pretrain())
     look = [make_job(body)], [make_pod(body)]
