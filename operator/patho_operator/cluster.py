@@ -1,5 +1,6 @@
 """The only module that reads and writes the cluster: live looks, and carrying out plans."""
 
+import dataclasses
 import datetime
 import hashlib
 import logging
@@ -32,6 +33,14 @@ PATHS = {
     "Event": ("/api/v1", "events"),
     **{kind: (f"/apis/{names.API_VERSION}", plural) for kind, plural in names.PLURALS.items()},
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What became of a plan."""
+
+    written: Json | None = None  # the resource with its new status, if that was written
+    unmade: errors.ApiError | None = None  # why an optional object could not be made now; everything else was done
 
 
 def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -86,22 +95,25 @@ class Cluster:
                 return found
             query = query | {"continue": following}
 
-    async def execute(self, subject: Subject, plan: Plan) -> Json | None:
-        """Carry out a plan: creates, status, deletes, burials, events. The resource with its new status, if that was written.
+    async def execute(self, subject: Subject, plan: Plan) -> Done:
+        """Carry out a plan: creates, status, deletes, burials, events.
 
         Raises Refused when a child cannot be made, NotYet when an old one is in the way, ApiError otherwise.
         """
         for manifest in plan.creates:
             await self._create(manifest, subject)
-        refused = [event for manifest in plan.optional if (event := await self._try_to_create(manifest, subject))]
-        written = await self._write_status(subject, plan.status) if plan.status else None
+        refused, unmade = await self._create_optional(plan.optional, subject)
+        # what could not be made is not written down as decided: it is decided again later
+        status = {k: v for k, v in (plan.status or {}).items() if not (unmade and k == "evaluations")}
+        written = await self._write_status(subject, status) if status else None
         for delete in plan.deletes:
             await self._delete(delete)
         for burial in plan.burials:
             await self._bury(burial)
         for event in (*plan.events, *refused):
-            await self._post(subject, event)
-        return written
+            if not (unmade and event.reason == "EvaluationCreated"):
+                await self._post(subject, event)
+        return Done(written, unmade)
 
     async def _write(
         self, verb: str, where: str, *, body: Any, content_type: str = "application/json", accept: str = "application/json"
@@ -148,14 +160,18 @@ class Cluster:
         else:
             log.info("created %s %s/%s", kind, namespace, manifest["metadata"]["name"])
 
-    async def _try_to_create(self, manifest: Mapping[str, Any], subject: Subject) -> Event | None:
-        """Make an object without which the resource goes on; the event that tells of its refusal."""
-        try:
-            await self._create(manifest, subject)
-        except errors.Refused as refused:
-            log.warning("%s %s/%s: %s", *subject.key, refused)
-            return Event("EvaluationFailed", refused.message, warning=True)
-        return None
+    async def _create_optional(self, wanted: Sequence[Mapping[str, Any]], subject: Subject) -> tuple[list[Event], errors.ApiError | None]:
+        """Make objects without which the resource goes on: events that tell of refusals, and an error for which some could not be made."""
+        refusals: list[Event] = []
+        for manifest in wanted:
+            try:
+                await self._create(manifest, subject)
+            except errors.Refused as refused:
+                log.warning("%s %s/%s: %s", *subject.key, refused)
+                refusals.append(Event("EvaluationFailed", refused.message, warning=True))
+            except errors.ApiError as error:
+                return refusals, error
+        return refusals, None
 
     async def _accept_existing(self, manifest: Mapping[str, Any], subject: Subject) -> None:
         """An object of the wanted name exists: ours, of an earlier resource of this name, or somebody else's."""
@@ -181,9 +197,9 @@ class Cluster:
             return None
 
     async def _post(self, subject: Subject, event: Event) -> None:
-        """An event's name is made of what it says: what is said again is counted instead of told twice."""
+        """One event for each reason and resource: what happens again is counted, and the newest words are kept."""
         key, now = subject.key, times.write(self.now())
-        digest = hashlib.sha256(f"{subject.uid} {event.reason} {event.message}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{subject.uid} {event.reason}".encode()).hexdigest()[:16]
         regarding = {"apiVersion": names.API_VERSION, "kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": subject.uid}
         body = {
             "metadata": {"name": f"{key.name}.{digest}", "namespace": key.namespace},
@@ -199,12 +215,12 @@ class Cluster:
         try:
             await self._write("POST", path("Event", key.namespace), body=body)
         except errors.AlreadyExists:
-            await self._count(path("Event", key.namespace, f"{key.name}.{digest}"), now)
+            await self._count(path("Event", key.namespace, f"{key.name}.{digest}"), {"lastTimestamp": now, "message": body["message"]})
 
-    async def _count(self, event: str, now: str) -> None:
+    async def _count(self, event: str, changed: Json) -> None:
         """One more of an event that exists; it may end in between (Kubernetes keeps events for an hour)."""
         try:
             count = (await self._api.request("GET", event)).get("count", 1) + 1
-            await self._write("PATCH", event, body={"count": count, "lastTimestamp": now}, content_type=MERGE_PATCH)
+            await self._write("PATCH", event, body=changed | {"count": count}, content_type=MERGE_PATCH)
         except errors.NotFound:
             return

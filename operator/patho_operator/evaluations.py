@@ -93,9 +93,11 @@ class _Part:
 
 def _one(s: Situation, spec: PretrainSpec, evaluation: Evaluation, latest: int) -> _Part:
     assert isinstance(s.subject.status, PretrainStatus)
-    known = next((e for e in s.subject.status.evaluations if e.name == evaluation.name), EvaluationStatus(name=evaluation.name))
+    recorded = next((e for e in s.subject.status.evaluations if e.name == evaluation.name), None)
+    known = recorded or EvaluationStatus(name=evaluation.name)
     children = _children(s, evaluation)
-    steps = due(evaluation.every_steps, known.step, latest, spec.checkpoints)
+    # definitions of an older release drop what status says here: what was decided would be decided, and made, again and again
+    steps = due(evaluation.every_steps, known.step, latest, spec.checkpoints) if recorded else []
     room = max(0, MOST_UNFINISHED - sum(not child.finished for child in children))
     skipped, made = steps[: max(0, len(steps) - room)], steps[max(0, len(steps) - room) :]
     seen, events = _ended(known, children)

@@ -21,8 +21,8 @@ def not_running(s: Situation, count: str) -> Aspect:
     if waiting:
         first = min(waiting, key=lambda p: p.created)
         placed = sum(p.live and p.scheduled for p in s.pods)
-        lasting = times.short(times.seconds_between(first.created, s.now))
-        return "False", first.trouble_reason, f"{placed} of {s.compute.nodes} nodes placed for {lasting}: {first.trouble}"
+        since = times.write(first.created)  # and not for how long: a status that counts seconds is written again and again
+        return "False", first.trouble_reason, f"{placed} of {s.compute.nodes} nodes placed since {since}: {first.trouble}"
     if s.observed.warnings:
         return "False", "NotStarting", f"{count}: {s.observed.warnings[0]}"
     failed = incidents.faulty(s.pods)

@@ -106,14 +106,16 @@ class Worker:
 
     async def _execute(self, key: Key, view: View) -> float | None:
         try:
-            written = await self.cluster.execute(view.subject, view.plan)
+            done = await self.cluster.execute(view.subject, view.plan)
         except errors.Refused as refused:
             log.warning("%s %s/%s: %s", *key, refused)
             problem = Problem(refused.reason, refused.message)
             view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
-            written = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
-        (self.starting.discard if written or view.subject.raw_status else self.starting.add)(key)
-        self.metrics.runs.shown[key] = self._note(key, view, written) if written else view.subject.status
+            done = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
+        (self.starting.discard if done.written or view.subject.raw_status else self.starting.add)(key)
+        self.metrics.runs.shown[key] = self._note(key, view, done.written) if done.written else view.subject.status
+        if done.unmade:
+            raise done.unmade  # tried again with patience; nothing else had to wait for it
         return view.plan.requeue_seconds
 
     def _note(self, key: Key, view: View, written: Json) -> subject.Status:

@@ -4,6 +4,7 @@ import pytest
 
 from patho_api import names
 from patho_operator import errors, subject
+from patho_operator.cluster import Done
 from patho_operator.observed import Key
 from patho_operator.plan import Burial, Delete, Event, Plan
 from tests.controller.builders import UID, created, make_pretrain, plan_for
@@ -88,6 +89,20 @@ async def test_an_optional_object_that_is_refused_is_an_event_and_stops_nothing(
     assert "exceeded quota: q" in fake.requests[-1].body["message"]
 
 
+async def test_an_evaluation_that_cannot_be_made_now_is_decided_again_and_stops_nothing(cluster, fake):
+    fake.refuse("POST", "/apis/pathoscale.dev/v1alpha1/namespaces/lab/pathoevals", 500, "InternalError")
+    child = {"kind": names.EVAL, "metadata": {"name": "probe-200-ab"}}
+    told = (Event("EvaluationCreated", "probe at step 200"), Event("Resumed", "goes on"))
+    delete = Delete("Job", "lab", "vits16-pt-1", "u1")
+    done = await cluster.execute(
+        RUN, Plan(optional=(child,), status={"phase": "Running", "evaluations": []}, deletes=(delete,), events=told)
+    )
+    assert done.unmade is not None
+    assert done.unmade.status == 500
+    _, status, deleted, event = fake.requests
+    assert (status.body["status"], deleted.verb, event.body["reason"]) == ({"phase": "Running"}, "DELETE", "Resumed")
+
+
 async def test_a_pod_on_a_dead_node_is_failed_by_a_disruption_and_then_deleted_without_its_kubelet(cluster, fake):
     await cluster.execute(RUN, Plan(burials=(Burial("lab", "p-1", "u1"),)))
     failed, gone = fake.requests
@@ -100,19 +115,20 @@ async def test_a_pod_on_a_dead_node_is_failed_by_a_disruption_and_then_deleted_w
 async def test_what_is_already_gone_is_no_error(cluster, fake):
     fake.refuse("DELETE", f"{JOBS}/vits16-pt-1", 404, "NotFound")
     fake.refuse("PATCH", STATUS, 404, "NotFound")
-    assert await cluster.execute(RUN, Plan(status={}, deletes=(Delete("Job", "lab", "vits16-pt-1", "u1"),))) is None
-    assert await cluster.execute(RUN, Plan(status={"phase": "Running"})) is None
+    assert await cluster.execute(RUN, Plan(status={}, deletes=(Delete("Job", "lab", "vits16-pt-1", "u1"),))) == Done()
+    assert await cluster.execute(RUN, Plan(status={"phase": "Running"})) == Done()
 
 
 async def test_an_event_that_is_told_again_is_counted(cluster, fake):
-    plan = Plan(events=(Event("Failed", "diverged", warning=True),))
-    await cluster.execute(RUN, plan)
+    """By its reason: words that differ each time would be an object each time."""
+    await cluster.execute(RUN, Plan(events=(Event("Restarting", "index 3 did not come back", warning=True),)))
     first = fake.requests[-1].body
     fake.refuse("POST", EVENTS, 409, "AlreadyExists")
     fake.answers["GET", f"{EVENTS}/{first['metadata']['name']}"] = 200, first
-    await cluster.execute(RUN, plan)
+    await cluster.execute(RUN, Plan(events=(Event("Restarting", "index 5 did not come back", warning=True),)))
     assert (first["type"], first["involvedObject"]["uid"]) == ("Warning", UID)
     assert [(r.verb, r.body["count"]) for r in fake.requests if r.verb != "GET"] == [("POST", 1), ("POST", 1), ("PATCH", 2)]
+    assert fake.requests[-1].body["message"] == "index 5 did not come back"
 
 
 async def test_long_lists_are_read_in_pages(cluster, fake):

@@ -17,13 +17,22 @@ def look(body, pods, **seen):
 def test_unschedulable_pods_speak_in_the_schedulers_words():
     words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     body = look(RUN, [make_pod(RUN, 0), make_pod(RUN, 1, unschedulable=words)], now=at(720))
-    assert condition(body, "Running") == ("False", "Unschedulable", f"1 of 2 nodes placed for 12m: {words}")
+    assert condition(body, "Running") == ("False", "Unschedulable", f"1 of 2 nodes placed since 2030-01-01T12:00:00Z: {words}")
     assert body["status"]["restarts"] == 0
+
+
+def test_waiting_for_a_node_is_written_once():
+    pods = [make_pod(RUN, 0), make_pod(RUN, 1, unschedulable="0/3 nodes are available")]
+    body = look(RUN, pods, now=at(30))
+    assert plan_for(body, [make_job(body)], pods, now=at(300)).status is None
 
 
 def test_an_image_that_cannot_be_pulled_is_named():
     body = look(RUN, [make_pod(RUN, n, waiting=("ImagePullBackOff", 'Back-off pulling image "x:1"')) for n in (0, 1)])
-    assert condition(body, "Running")[1:] == ("ImagePullBackOff", '2 of 2 nodes placed for 0s: Back-off pulling image "x:1"')
+    assert condition(body, "Running")[1:] == (
+        "ImagePullBackOff",
+        '2 of 2 nodes placed since 2030-01-01T12:00:00Z: Back-off pulling image "x:1"',
+    )
 
 
 def test_a_missing_secret_is_told_by_the_pods_events():

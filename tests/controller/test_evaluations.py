@@ -63,6 +63,15 @@ def test_a_checkpoint_that_hits_every_steps_gets_one_evaluation():
     assert made(reaches(body, 400)) == [400]
 
 
+def test_definitions_that_cannot_keep_what_was_decided_get_no_evaluations():
+    """Those of an older release drop status.evaluations: what was made would be made again and again."""
+    body = make_run()
+    pruned = body | {"status": {k: v for k, v in body["status"].items() if k != "evaluations"}}
+    plan = reaches(pruned, 200)
+    assert made(plan) == []
+    assert made(reaches(after(pruned, plan), 200)) == [200]
+
+
 def test_the_evaluation_is_a_valid_resource_that_goes_with_its_run():
     manifest = reaches(make_run(), 200).optional[0]
     found = resource.parse(manifest)
