@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What the tests need beside the environment: a control plane built from Go modules, the native core where there is cargo, kaiko-eva in a
-# folder of its own, and things of the system. Prometheus and promtool (alerts, dashboards) are taken out of Debian's package into the cache
-# of the tests' tools: no root, and no service that starts. What the node tests need, as tests/cluster/node.py names it, is installed as
-# root only; nasm and cmake for the native core too.
+# What the tests need beside the environment: a control plane built from Go modules, the native core where there is cargo, kaiko-eva and
+# others (tests/aside) in folders of their own, and things of the system. Prometheus and promtool (alerts, dashboards) are taken out of
+# Debian's package into the cache of the tests' tools: no root, and no service that starts. What the node tests need, as
+# tests/cluster/node.py names it, is installed as root only; nasm and cmake for the native core too.
 set -euo pipefail
 .venv/bin/python -m tests.cluster.tools || echo "not built (the tests on a cluster will say so): Kubernetes and its friends"
 .venv/bin/python -m tests.trainer.evaluation.eva.place >/dev/null || echo "not installed (the tests against it will say so): kaiko-eva"
 if command -v cargo >/dev/null; then
-  if ! { command -v nasm && command -v cmake; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  if ! { command -v nasm && command -v cmake; } >/dev/null && [ "$(id -u)" = 0 ] && .venv/bin/python -m tests.aside.place >/dev/null || echo "not installed (the tests that need them will say so): packages of tests/aside"
+command -v apt-get >/dev/null; then
     apt-get update -qq && apt-get install -y -qq --no-install-recommends nasm cmake >/dev/null || echo "not installed: nasm, cmake"
   fi
   make --no-print-directory native || echo "not built (its tests will say so): the native core"

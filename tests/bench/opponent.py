@@ -1,15 +1,15 @@
 """Patches by another reader, in an environment of its own: python opponent.py READER JOB.json. Imports nothing of the project.
 
-The job: {"slides": {name: url or path}, "patches": [[name, x, y, edge], ...], "threads": n}, all at level 0. Prints patches a second of
-CPU time (children included) and of wall time.
+The job: {"slides": {name: url or path}, "patches": [[name, x, y, level, edge], ...], "size": n, "threads": n, "processes": n}; (x, y) in
+level-0 px, regions of `edge` px are averaged to `size`. Slides are opened, and one patch of each is read, before the clock starts.
+Prints patches a second of CPU time (all processes together) and of wall time.
 """
 
 import concurrent.futures
 import functools
 import json
-import resource
+import multiprocessing
 import sys
-import threading
 import time
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 def openslide_reader():
     import openslide
 
-    return openslide.OpenSlide, lambda s, x, y, n: np.asarray(s.read_region((x, y), 0, (n, n)).convert("RGB"))
+    return openslide.OpenSlide, lambda s, x, y, level, n: np.asarray(s.read_region((x, y), level, (n, n)).convert("RGB"))
 
 
 def tiffslide_reader():
@@ -30,54 +30,95 @@ def tiffslide_reader():
             return tiffslide.TiffSlide(url)
         return tiffslide.TiffSlide(fsspec.filesystem("http").open(url, block_size=16 * 1024))  # its best, by readers measured before
 
-    return opened, lambda s, x, y, n: s.read_region((x, y), 0, (n, n), as_array=True)
+    return opened, lambda s, x, y, level, n: s.read_region((x, y), level, (n, n), as_array=True)
 
 
 def cucim_reader():
     from cucim import CuImage
 
-    return CuImage, lambda s, x, y, n: np.asarray(s.read_region((x, y), (n, n), 0))
+    return CuImage, lambda s, x, y, level, n: np.asarray(s.read_region((x, y), (n, n), level))
 
 
 READERS = {"openslide": openslide_reader, "tiffslide": tiffslide_reader, "cucim": cucim_reader}
 
 
-def cpu() -> float:
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
-
-
-def run(reader: str, job: dict) -> int:
-    """All patches, in threads; each thread with handles of its own."""
+def by_reader(reader: str, job: dict):
+    """A function that reads all patches of a job; slides are open, and shared by threads."""
     opened, read = READERS[reader]()
-    local = threading.local()
+    open_ = functools.cache(lambda name: opened(job["slides"][name]))
 
-    def one(patch) -> int:
-        name, x, y, edge = patch
-        if not hasattr(local, "open"):
-            local.open = functools.cache(lambda name: opened(job["slides"][name]))
-        pixels = read(local.open(name), x, y, edge)
+    def one(patch) -> None:
+        name, x, y, level, edge = patch
+        pixels = read(open_(name), x, y, level, edge)
         assert pixels.shape == (edge, edge, 3)
-        return int(pixels[0, 0, 0])
+        if edge != job["size"]:
+            import cv2
 
-    with concurrent.futures.ThreadPoolExecutor(job["threads"]) as pool:
-        return sum(pool.map(one, job["patches"]))
+            cv2.resize(pixels, (job["size"], job["size"]), interpolation=cv2.INTER_AREA)
+
+    for patch in {patch[0]: patch for patch in job["patches"]}.values():
+        one(patch)
+    if job["threads"] == 1:
+        return lambda: [one(patch) for patch in job["patches"]]
+    pool = concurrent.futures.ThreadPoolExecutor(job["threads"])
+    return lambda: list(pool.map(one, job["patches"]))
 
 
-def part(arguments) -> int:
-    return run(*arguments)
+def by_wsistream(job: dict):
+    """As many patches of its own choice, at random on the tissue of the same slides, at level 0; its pool holds them all."""
+    from wsistream import backends, pipeline, sampling, tissue
+
+    remote = "://" in next(iter(job["slides"].values()))
+    patches = pipeline.PatchPipeline(
+        slide_paths=list(job["slides"].values()),
+        backend=backends.TiffSlideBackend() if remote else backends.OpenSlideBackend(),
+        tissue_detector=tissue.OtsuTissueDetector(),
+        sampler=sampling.RandomSampler(patch_size=job["size"], level=0, seed=0),
+        pool_size=len(job["slides"]),
+        patches_per_slide=10**9,
+        seed=0,
+    )
+    stream = iter(patches)
+    for _ in range(2 * len(job["slides"])):
+        next(stream)
+
+    def work() -> None:
+        for _ in job["patches"]:
+            assert next(stream).image.shape == (job["size"], job["size"], 3)
+
+    return work
+
+
+def measure(arguments) -> tuple[float, float]:
+    """CPU and wall seconds of one process; all processes start together."""
+    reader, job = arguments
+    work = by_wsistream(job) if reader == "wsistream" else by_reader(reader, job)
+    if barrier:
+        barrier.wait()
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+barrier = None
+
+
+def share(value) -> None:
+    global barrier
+    barrier = value
 
 
 def main(reader: str, job: dict) -> None:
-    run(reader, {**job, "patches": job["patches"][:8]})  # imports and first tables
-    before, start = cpu(), time.perf_counter()
-    if job.get("processes", 1) == 1:
-        run(reader, job)
+    count = job["processes"]
+    shares = [(reader, {**job, "patches": job["patches"][k::count]}) for k in range(count)]
+    if count == 1:
+        found = [measure(shares[0])]
     else:
-        shares = [(reader, {**job, "patches": job["patches"][k :: job["processes"]]}) for k in range(job["processes"])]
-        with concurrent.futures.ProcessPoolExecutor(job["processes"]) as pool:
-            list(pool.map(part, shares))
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(count, share, (context.Barrier(count),)) as pool:
+            found = pool.map(measure, shares, chunksize=1)
     n = len(job["patches"])
-    print(json.dumps({"cpu": n / (cpu() - before), "wall": n / (time.perf_counter() - start)}))
+    print(json.dumps({"cpu": n / sum(cpu for cpu, _ in found), "wall": n / max(wall for _, wall in found)}))
 
 
 if __name__ == "__main__":

@@ -1,63 +1,71 @@
-"""The engine against other readers of slides, each in its best setting, on the same patches.
+"""The engine against other readers of slides, each in its best setting, on the same patches; and the decoder alone as the limit.
 
-PATHOSCALE_OPPONENTS names a python with openslide-python, tiffslide and cucim (they are no dependencies of ours).
+They run in an environment of their own (tests/aside). OpenSlide and cuCIM read local files only; wsistream chooses its own patches.
 """
 
 import json
-import os
+import pathlib
 import subprocess
+import sys
 
 import pytest
 
+from tests.aside import place as aside
 from tests.bench import network, rates
-from tests.bench.opponent import READERS
-from tests.bench.test_streaming import ROUNDS, Work, place
+from tests.bench.test_streaming import PAPER, Work, place
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 
-PYTHON = os.environ.get("PATHOSCALE_OPPONENTS", "")
-LOCAL, REMOTE = 1200, 160  # patches a round
+ROUNDS, STEPS = 3, 24
+LOCAL, REMOTE, PROCESSES = 320, 160, 8  # patches a round; of tiffslide in the bucket, whose threads wait for each other
+KINDS = {"Grid": ("Grid", [0.25]), "Free": ("Free", [0.25]), "four magnifications": ("Free", PAPER)}
 __all__ = ["place"]
 
 
-def told_by(reader: str, job: dict, tmp_path) -> rates.Rate:
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    script = os.path.join(os.path.dirname(__file__), "opponent.py")
-    done = subprocess.run([PYTHON, script, reader, tmp_path / "job.json"], capture_output=True, text=True, check=True)
+def told_by(
+    reader: str, work: Work, urls: dict[str, str], count: int, folder: pathlib.Path, threads: int = 1, processes: int = 1
+) -> rates.Rate:
+    assert aside.folder(aside.OPPONENTS).exists(), aside.HINT
+    every = len(work.requests) // count
+    patches = [[work.catalog.slides[r.slide].id, *r.xy_level0, r.level, r.source_px] for r in work.requests[::every][:count]]
+    job = {"slides": urls, "patches": patches, "size": 256, "threads": threads, "processes": processes}
+    (folder / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-W", "ignore", str(pathlib.Path(__file__).with_name("opponent.py")), reader, str(folder / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=aside.environment(aside.OPPONENTS))
+    assert done.returncode == 0, done.stderr[-3000:]
     return rates.Rate(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def job_of(work: Work, urls: dict[str, str], count: int, **more) -> dict:
-    patches = [[work.catalog.slides[r.slide].id, *r.xy_level0, r.source_px] for r in work.requests[:count]]
-    return {"slides": urls, "patches": patches, "threads": 2, **more}
-
-
-@pytest.mark.skipif(not PYTHON, reason="PATHOSCALE_OPPONENTS names no python with the other readers")
-@pytest.mark.parametrize("coordinates", ["Grid", "Free"])
-def test_against_readers_of_local_files(place, tmp_path, coordinates):
+@pytest.mark.parametrize("kind", KINDS)
+def test_against_readers_of_local_files(place, tmp_path, kind):
     """They read from the local disk; the engine reads the same patches from the bucket, at no latency."""
-    work = Work(*place, coordinates, [0.25], 40)
     place[0].latency(0)
+    work = Work(*place, *KINDS[kind], STEPS)
+    work.stream()
     urls = {s.id: str(work.folder / s.url.rpartition("/")[2]) for s in work.catalog.slides}
-    ours, theirs = [], {reader: [] for reader in READERS}
+    readers = {"openslide": 2, "cucim": 2, "tiffslide": 1} | ({"wsistream": 1} if kind == "Free" else {})
+    ours, limits, theirs = [], [], {reader: [] for reader in readers}
     for _ in range(ROUNDS):
         ours.append(rates.rate(work.patches, work.stream).cpu)
-        for reader, found in theirs.items():
-            found.append(told_by(reader, job_of(work, urls, LOCAL), tmp_path).cpu)
+        limits.append(rates.rate(len(work.requests[::8]), work.limit(8)).cpu)
+        for reader, threads in readers.items():
+            theirs[reader].append(told_by(reader, work, urls, LOCAL, tmp_path, threads).cpu)
+    rates.told(f"{kind}, ours from a bucket / whole decode of the tiles touched, per CPU-second", ours, limits)
     for reader, found in theirs.items():
-        rates.told(f"{coordinates}, ours from a bucket / {reader} from a local disk, per CPU-second", ours, found)
+        rates.told(f"{kind}, ours from a bucket / {reader} from a local disk, per CPU-second", ours, found)
 
 
-@pytest.mark.skipif(not PYTHON, reason="PATHOSCALE_OPPONENTS names no python with the other readers")
-@pytest.mark.parametrize("latency", [0, 20, 50])
-def test_against_tiffslide_from_the_same_bucket(place, tmp_path, latency):
-    """tiffslide with 8 processes over HTTP, small blocks; processes are forked after the import and count with their CPU time."""
-    work = Work(*place, "Grid", [0.25], 40)
-    place[0].latency(latency)
+def test_against_readers_of_the_same_bucket(place, tmp_path):
+    """tiffslide over HTTP with small blocks in many processes; wsistream through its tiffslide, whose blocks cannot be set."""
+    work = Work(*place, *KINDS["Grid"], STEPS)
     urls = {s.id: f"{place[0].storage.endpoint}/{network.BUCKET}/{s.url.rpartition('/')[2]}" for s in work.catalog.slides}
-    ours, theirs = [], []
-    for _ in range(5):
-        ours.append(rates.rate(work.patches, work.stream))
-        theirs.append(told_by("tiffslide", job_of(work, urls, REMOTE, threads=1, processes=8), tmp_path))
-    rates.told(f"Grid at {latency} ms, ours / tiffslide, per CPU-second", [r.cpu for r in ours], [r.cpu for r in theirs])
-    rates.told(f"Grid at {latency} ms, ours / tiffslide, wall", [r.wall for r in ours], [r.wall for r in theirs])
+    for latency in (0, 20, 50):
+        place[0].latency(latency)
+        ours, theirs, streamed = [], [], []
+        for _ in range(ROUNDS):
+            ours.append(rates.rate(work.patches, work.stream))
+            theirs.append(told_by("tiffslide", work, urls, REMOTE, tmp_path, processes=PROCESSES))
+            streamed.append(told_by("wsistream", work, urls, 16, tmp_path))
+        for name, found in (("tiffslide", theirs), ("wsistream", streamed)):
+            rates.told(f"Grid at {latency} ms, ours / {name}, per CPU-second", [r.cpu for r in ours], [r.cpu for r in found])
+            rates.told(f"Grid at {latency} ms, ours / {name}, wall", [r.wall for r in ours], [r.wall for r in found])

@@ -1,5 +1,6 @@
 """Servers and buckets that trainer tests share."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ import pytest
 from patho_api import common
 from tests.trainer import servers
 
+FILESYSTEMS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "az"}  # of fsspec's, and the bucket that they read
+NO_AZURE = "Azurite is not installed (`make test` does it where npm is)"
 NO_GCS = "fake-gcs-server is not built (`make test` builds it where Go 1.25 is; or set PATHOSCALE_TOOLS to its folder)"
 
 
@@ -47,6 +50,22 @@ def gcs(gcs_endpoint: str) -> servers.Store:
     return servers.gcs_bucket(gcs_endpoint)
 
 
+@pytest.fixture(scope="session")
+def azure_endpoint() -> Iterator[str]:
+    """A real Azure-compatible server; tests that need it are reported as not run where it is not installed."""
+    program = servers.azure_program()
+    if program is None:
+        pytest.skip(NO_AZURE)
+    with servers.azure_server(program) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def az(azure_endpoint: str, tmp_path: pathlib.Path) -> servers.Store:
+    """An empty container on an Azure-compatible server, with its secret."""
+    return servers.azure_bucket(azure_endpoint, tmp_path / "az-secret")
+
+
 @pytest.fixture
 def web(tmp_path: pathlib.Path) -> Iterator[servers.WebServer]:
     """A web server with ranges over an empty folder."""
@@ -56,13 +75,16 @@ def web(tmp_path: pathlib.Path) -> Iterator[servers.WebServer]:
         yield server
 
 
-@pytest.fixture(params=["local", "s3", "gcs", "fsspec"])
+@pytest.fixture(params=os.environ.get("PATHOSCALE_STORES", "local s3 gcs az memory").split())
 def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> servers.Store:
-    """An empty place for objects: a folder of this machine, an S3 bucket, a Google bucket, a filesystem of fsspec's."""
-    if request.param == "fsspec":
+    """An empty place for objects: a folder of this machine, a bucket of each cloud, a filesystem of fsspec's.
+
+    The clouds through obstore or, where their packages are (`test_transports.py`), through gcsfs, s3fs and adlfs.
+    """
+    if request.param == "memory":
         return servers.Store(f"memory://{tmp_path.name}/", common.Storage())
     if request.param == "local":
         (tmp_path / "objects").mkdir()
         return servers.Store(f"{tmp_path}/objects/", common.Storage())
-    found: servers.Store = request.getfixturevalue(request.param)
-    return found
+    found: servers.Store = request.getfixturevalue(FILESYSTEMS.get(request.param, request.param))
+    return servers.by_fsspec(found) if request.param in FILESYSTEMS else found

@@ -1,27 +1,35 @@
-"""Real object stores and a web server on the loopback, for tests: S3 (moto), Google (fake-gcs-server), HTTP with ranges and faults."""
+"""Real object stores and a web server on the loopback: S3 (moto), Google (fake-gcs-server), Azure (Azurite), HTTP with faults."""
 
+import base64
 import collections
 import contextlib
 import dataclasses
+import email.utils
+import hashlib
+import hmac
 import http.server
 import itertools
 import json
 import logging
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from patho_api import common
 from patho_trainer.data import storage
+from tests.aside import place as aside
 
 KEYS = {"access_key_id": "test-key", "secret_access_key": "test-secret"}
 TOOLS = pathlib.Path.home() / ".cache" / "pathoscale" / "tools"
+AZURE_ACCOUNT = "devstoreaccount1"  # of Azurite; everybody knows its key
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 NUMBERS = itertools.count()
 SLOW_SECONDS = 0.2
 
@@ -100,6 +108,46 @@ def gcs_bucket(endpoint: str) -> Store:
     return Store(f"gs://{name}/", common.Storage(endpoint=endpoint, anonymous=True))
 
 
+def azure_program() -> pathlib.Path | None:
+    """Azurite's blob server, as tests/prepare.sh installs it."""
+    found = aside.AZURITE_FOLDER / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    return found if found.exists() and shutil.which("node") else None
+
+
+@contextlib.contextmanager
+def azure_server(program: pathlib.Path) -> Iterator[str]:
+    """Azure's protocol, kept in memory; the endpoint."""
+    port = free_port()
+    flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"]
+    process = subprocess.Popen(["node", program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _listening(port, process)
+        yield f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
+    finally:
+        process.kill()  # asked kindly, it waits for its clients to hang up
+        process.wait(10)
+
+
+def azure_bucket(endpoint: str, folder: pathlib.Path) -> Store:
+    """A new, empty container; its keys lie in `folder` as a mounted secret does."""
+    name = f"bucket-{next(NUMBERS)}"
+    now = email.utils.formatdate(usegmt=True)
+    headers = f"x-ms-date:{now}\nx-ms-version:2021-08-06"
+    signed = f"PUT{chr(10) * 12}{headers}\n/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{name}\nrestype:container"
+    signature = base64.b64encode(hmac.new(base64.b64decode(AZURE_KEY), signed.encode(), hashlib.sha256).digest()).decode()
+    sent = dict(line.split(":", 1) for line in headers.splitlines()) | {"Content-Length": "0"}
+    _send(f"{endpoint}/{name}?restype=container", "PUT", None, sent | {"Authorization": f"SharedKey {AZURE_ACCOUNT}:{signature}"})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "account_name").write_text(AZURE_ACCOUNT)
+    (folder / "account_key").write_text(AZURE_KEY)
+    return Store(f"az://{name}/", common.Storage(endpoint=endpoint, secret_name="az-key"), str(folder))
+
+
+def by_fsspec(store: Store) -> Store:
+    """The same bucket through gcsfs, s3fs or adlfs."""
+    return dataclasses.replace(store, storage=store.storage.model_copy(update={"options": {"transport": "fsspec"}}))
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -107,8 +155,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _send(url: str, method: str, body: bytes | None = None) -> None:
-    request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
+def _send(url: str, method: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> None:
+    request = urllib.request.Request(url, data=body, method=method, headers=headers or {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10):
         pass
 
@@ -120,6 +168,15 @@ def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> No
             return
         time.sleep(0.02)
     raise RuntimeError(f"no answer at {url} within {seconds} s; exit code {process.poll()}")
+
+
+def _listening(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens at {port} within {seconds} s; exit code {process.poll()}")
 
 
 class WebServer:

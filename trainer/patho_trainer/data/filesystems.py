@@ -12,11 +12,46 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from patho_api import common
 from patho_trainer import errors
 from patho_trainer.data import urls
 
 T = TypeVar("T")
 ETAGS = ("etag", "ETag", "generation", "LastModified", "last_modified", "mtime", "created")  # by filesystem; the first that is there
+
+
+# a secret in obstore's words -> gcsfs's, s3fs's and adlfs's
+SECRET_NAMES = {
+    "service_account": "token",
+    "access_key_id": "key",
+    "secret_access_key": "secret",
+    "token": "token",
+    "account_name": "account_name",
+    "account_key": "account_key",
+    "sas_key": "sas_token",
+}
+ANONYMOUS: dict[str, dict[str, Any]] = {"gs": {"token": "anon"}, "s3": {"anon": True}, "az": {"anon": True}}
+
+
+def arguments(scheme: str, storage: common.Storage, secret: Mapping[str, str], options: Mapping[str, str]) -> dict[str, Any]:
+    """Of a cloud's filesystem (gcsfs, s3fs, adlfs); `secret` in obstore's words, `options` in the filesystem's own, which win. Pure."""
+    found: dict[str, Any] = {} if storage.anonymous else {SECRET_NAMES[name]: value for name, value in secret.items()}
+    if scheme in ANONYMOUS:
+        found |= ANONYMOUS[scheme] if storage.anonymous else {}
+        found |= _azure_endpoint(storage.endpoint, found) if scheme == "az" else _endpoint(storage)
+    return found | dict(options)
+
+
+def _endpoint(storage: common.Storage) -> dict[str, Any]:
+    endpoint = {"endpoint_url": storage.endpoint} if storage.endpoint else {}
+    return endpoint | ({"client_kwargs": {"region_name": storage.region}} if storage.region else {})
+
+
+def _azure_endpoint(endpoint: str, secret: Mapping[str, str]) -> dict[str, str]:
+    """adlfs takes another server's address by a connection string only."""
+    words = {"account_name": "AccountName", "account_key": "AccountKey", "sas_token": "SharedAccessSignature"}
+    parts = [f"BlobEndpoint={endpoint.rstrip('/')}", *(f"{words[name]}={value}" for name, value in secret.items() if name in words)]
+    return {"connection_string": ";".join(parts)} if endpoint else {}
 
 
 @dataclasses.dataclass(frozen=True)

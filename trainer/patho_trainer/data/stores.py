@@ -101,7 +101,8 @@ def open_store(address: urls.Address, storage: common.Storage, secret_dir: str |
     Option `transport: fsspec` takes fsspec's filesystem (gcsfs, s3fs, adlfs) where obstore has a store of its own.
     """
     if address.scheme not in OBSTORES or storage.options.get(TRANSPORT) == "fsspec":
-        return filesystems.FsspecStore(address, _theirs(storage, extra))
+        secret = {} if storage.anonymous else secret_options(address.scheme, storage, secret_dir)
+        return filesystems.FsspecStore(address, filesystems.arguments(address.scheme, storage, secret, _theirs(storage, extra)))
     if address.scheme == "file":
         return obstores.LocalStore("/")
     clear = address.scheme == "http" or storage.endpoint.startswith("http://")

@@ -3,34 +3,25 @@
 `python -m tests.trainer.evaluation.eva.place` installs it (about a minute, 600 MB, once) and prints the folder.
 """
 
-import hashlib
 import os
 import pathlib
 import subprocess
 import sys
 
+from tests.aside import place
+
 HERE = pathlib.Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
-CACHE = pathlib.Path.home() / ".cache" / "pathoscale"
 NOT_INSTALLED = "kaiko-eva is not installed: `python -m tests.trainer.evaluation.eva.place` does it once"
 
 
 def folder() -> pathlib.Path:
-    """Where the pinned packages lie, or will: another folder for other pins or another Python."""
-    key = hashlib.blake2b(REQUIREMENTS.read_bytes() + sys.version.encode(), digest_size=8).hexdigest()
-    return CACHE / f"eva-{key}"
+    """Where the pinned packages lie, or will."""
+    return place.folder(REQUIREMENTS, "eva")
 
 
 def installed() -> bool:
     return folder().exists()
-
-
-def install() -> None:
-    """Install beside, then rename: a folder with the final name is complete."""
-    half = folder().with_suffix(f".{os.getpid()}")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-    subprocess.run([*command, "--target", str(half), "-r", str(REQUIREMENTS)], check=True)
-    half.rename(folder())
 
 
 def run(*arguments: str, timeout_seconds: float = 240) -> str:
@@ -43,6 +34,5 @@ def run(*arguments: str, timeout_seconds: float = 240) -> str:
 
 
 if __name__ == "__main__":
-    if not installed():
-        install()
+    place.install(REQUIREMENTS, "eva")
     print(folder())
