@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patho_api import common, names
-from patho_trainer import distributed, errors, fencing, monitors, task, verdict, worker, workspace
+from patho_trainer import cores, distributed, errors, fencing, monitors, task, verdict, worker, workspace
 from patho_trainer.data import storage
 
 K = 64
@@ -64,7 +64,13 @@ def test_gpus_that_were_asked_for_and_are_not_there_are_an_error():
 )
 def test_processes_share_the_cpus_of_their_pod(limit, cpus_here, processes, threads):
     limits = {"cpu": limit} if limit else {}
-    assert distributed.threads(compute(processes, **limits), cpus_here) == threads
+    assert cores.share(compute(processes, **limits), cpus_here) == threads
+
+
+def test_processes_of_a_torchrun_of_ones_own_share_the_cpus_as_well(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert cores.here(compute(1)) == 2
 
 
 def test_only_errors_that_would_come_again_become_verdicts():

@@ -11,7 +11,7 @@ import torch
 
 from patho_api import common, report
 from patho_trainer import checkpoint, diverged, errors, export, monitors, pretrain, progress
-from patho_trainer.data import index, storage, stream
+from patho_trainer.data import index, reader, storage, stream
 from tests.trainer import runs, servers
 
 
@@ -216,15 +216,17 @@ def test_monitors_take_no_more_images_at_once_than_training_does(tmp_path, monke
     assert seen == [2, 2, 2, 2]
 
 
-def test_slides_are_read_with_as_many_threads_as_the_pod_may_use_cores(tmp_path, monkeypatch):
+def test_slides_are_read_with_as_many_threads_as_the_pod_may_use_cores_for_the_probe_as_well(tmp_path, monkeypatch):
     seen = []
-    read = stream.batches
-    monkeypatch.setattr(stream, "batches", lambda *a, **k: (seen.append(k["threads"]), read(*a, **k))[1])
+    made = reader.Reader
+    monkeypatch.setattr(reader, "Reader", lambda *a, **k: (seen.append(k["threads"]), made(*a, **k))[1])
+    monkeypatch.setattr(monitors, "PROBE_PATCHES", 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    changes = {"training__steps": 1, "training__monitorEverySteps": 1}
     compute = {"processesPerNode": 2, "resources": {"limits": {"cpu": "6"}}}
-    with runs.process(runs.spec(tmp_path, training__steps=1, compute=compute), tmp_path) as ctx:
+    with runs.process(runs.spec(tmp_path, compute=compute, **changes), tmp_path) as ctx:
         pretrain.train(ctx)
-    assert seen == [3]
+    assert seen == [3, 3]
 
 
 @pytest.mark.parametrize(("peaks", "known"), [({}, False), ({"cpu": (1e12, 1e12)}, True)])

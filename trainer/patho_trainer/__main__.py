@@ -63,12 +63,12 @@ def _launch(
     module: str, command: str, todo: task.Task, space: workspace.Workspace, peers: Callable[[], verdict.Verdict | None]
 ) -> verdict.Verdict | None:
     """Run the workers of this pod to their end; why they ended, None where they did what was asked."""
-    from patho_trainer import distributed, launcher
+    from patho_trainer import cores, launcher
 
     gang = launcher.gang(todo, todo.spec.compute)
     if gang.nodes > 1:
         launcher.wait_for_rank0(gang)
-    os.environ.setdefault("OMP_NUM_THREADS", str(distributed.threads(todo.spec.compute, len(os.sched_getaffinity(0)))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores.here(todo.spec.compute)))
     worker = ["-m", module, command, "--run-id", todo.run_id, "--node-rank", str(todo.node_rank)]
     return launcher.run(gang, space, worker, peers)
 

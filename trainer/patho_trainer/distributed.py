@@ -65,13 +65,6 @@ def choose_device(compute: common.Compute, gpus_here: int) -> str:
     return "cpu"
 
 
-def threads(compute: common.Compute, cpus_here: int) -> int:
-    """CPU threads of a process: an equal share of the pod's limit, or of this machine. Fixed, because sums depend on it."""
-    limit = compute.resources.limits.get("cpu", "")
-    cpus = float(limit[:-1]) / 1000 if limit.endswith("m") else float(limit or cpus_here)
-    return max(1, int(min(cpus, cpus_here) / compute.processes_per_node))
-
-
 def be_deterministic() -> None:
     """Ask torch, cuBLAS and NCCL for algorithms whose sums have one order; before CUDA is first used."""
     os.environ |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring"}

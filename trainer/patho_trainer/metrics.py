@@ -50,6 +50,7 @@ class TrainMetrics:
         self.requests = counter(names.STREAM_REQUESTS, "Requests to the store", ("store", "outcome"))
         self.seconds = counter(names.STREAM_SECONDS, "Time of the reading threads, by stage", ("stage",))
         self.replaced = counter(names.STREAM_REPLACED, "Patches replaced because theirs could not be read", ("reason",))
+        self.redrawn = counter(names.STREAM_REDRAWN, "Places drawn again because the patch there was too pale (hsvFilter)")
 
         self.step_seconds = prometheus_client.Histogram(
             names.TRAIN_STEP_SECONDS, "Time of a step, by stage", ("stage",), registry=registry, buckets=STEP_BUCKETS

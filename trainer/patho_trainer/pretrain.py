@@ -5,7 +5,6 @@ Every process runs `train`. There is no state but the step and the weights: patc
 """
 
 import math
-import os
 import types
 
 import torch
@@ -121,7 +120,6 @@ def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: s
         world_size=world.size,
         bucket=ctx.slides,
         stats=stats,
-        threads=distributed.threads(ctx.spec.compute, len(os.sched_getaffinity(0))),  # a limit does not show in the affinity
     )
 
 

@@ -139,6 +139,7 @@ class Telemetry:
         self._advance(m.bytes, [((store,), size) for store, size in stats.bytes.items()])
         self._advance(m.requests, stats.requests.items())
         self._advance(m.seconds, [((stage,), seconds) for stage, seconds in stats.seconds.items()])
+        self._advance(m.redrawn, [((), stats.redrawn)])
         self._advance(m.replaced, [((reason,), count) for reason, count in stats.replaced.items()])
         m.buffered.set(stats.buffered)
         m.quarantined.set(len(stats.quarantined))

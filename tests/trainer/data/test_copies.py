@@ -24,8 +24,12 @@ def downloads(web, name):
     return web.requests["GET", name]
 
 
+def etag(url):
+    return storage.Bucket().head(url).etag
+
+
 def read(local, url):
-    with local.open(url, "etag") as handle:
+    with local.open(url, etag(url)) as handle:
         return copies.region(handle, (512, 256), 0, (64, 64))
 
 
@@ -47,9 +51,33 @@ def test_the_least_recently_used_copy_makes_room(web, two, tmp_path):
 
 def test_a_copy_in_use_is_not_taken_away(two, tmp_path):
     local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"), limit_bytes=1)
-    with local.open(two[0], "etag") as held:
+    with local.open(two[0], etag(two[0])) as held:
         read(local, two[1])
         assert copies.region(held, (0, 0), 0, (8, 8)).shape == (8, 8, 3)
+
+
+def test_downloads_at_the_same_time_stay_within_the_limit_together(web, two, tmp_path, monkeypatch):
+    local, flying, most = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"), limit_bytes=5_000_000), [], []
+    download = storage.Bucket.download
+
+    def watched(bucket, url, path):
+        flying.append(url)
+        most.append(len(flying))
+        download(bucket, url, path)
+        flying.remove(url)
+
+    monkeypatch.setattr(storage.Bucket, "download", watched)
+    web.chaos = lambda number: "slow"
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda url: read(local, url), two))
+    assert most == [1, 1]
+
+
+def test_an_object_that_has_changed_is_not_taken_for_the_one_that_was_indexed(web, two, tmp_path):
+    local, known = copies.Copies(storage.Bucket(), str(tmp_path / "scratch")), etag(two[0])
+    (web.folder / "a.ndpi").write_bytes(slides.DAPI.read_bytes() + b"more")
+    with pytest.raises(storage.NotFound, match="has changed since it was indexed"), local.open(two[0], known):
+        pass
 
 
 def test_more_slides_than_handles_are_closed_but_not_fetched_again(web, two, tmp_path, monkeypatch):
@@ -76,9 +104,10 @@ def test_a_copy_that_cannot_be_opened_again_still_makes_room(two, tmp_path, monk
 def test_a_download_that_breaks_off_leaves_nothing_and_can_be_repeated(web, two, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "TRIES", 1)
     local = copies.Copies(storage.Bucket(), str(tmp_path / "scratch"))
+    known = etag(two[0])
     web.faults.extend(["slow", 404])
-    with pytest.raises(storage.NotFound):
-        read(local, two[0])
+    with pytest.raises(storage.NotFound), local.open(two[0], known):
+        pass
     assert not list((tmp_path / "scratch").rglob("*.ndpi*"))
     assert read(local, two[0]).shape == (64, 64, 3)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import tracemalloc
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_files_travel_both_ways(store, tmp_path):
     bucket.upload(tmp_path / "a", store.url + "up")
     bucket.download(store.url + "up", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"abc" * 1000
+
+
+def test_a_large_file_goes_through_fsspec_in_parts(tmp_path):
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(64 * 2**20)
+    bucket = storage.Bucket(common.Storage(options={"transport": "fsspec"}))
+    tracemalloc.start()
+    bucket.upload(tmp_path / "large", f"file://{tmp_path}/objects/large")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "objects" / "large").stat().st_size == 64 * 2**20
+    assert peak < 16 * 2**20
 
 
 def test_a_deleted_object_is_gone_and_deleting_twice_is_no_error(store):

@@ -214,6 +214,22 @@ def test_a_file_that_openslide_does_not_open_is_replaced(broken):
     assert all(r.slide != 3 for b in after for r in b.requests)
 
 
+def test_a_slide_that_is_deleted_after_its_copy_had_to_make_room_is_replaced(folder, web):
+    shutil.copytree(folder, web.folder / "s")
+    names = sorted(path.name for path in folder.glob("*.tif"))
+    (web.folder / "slides.csv").write_text("url\n" + "".join(f"{web.url}s/{name}\n" for name in names))
+    spec = spec_of(slides={"maxBadShare": 0.5})
+    found = for_openslide(sets.build(spec, web.folder / "slides.csv", web.folder / "index"))
+    stats = stream.Stats()
+    with stream.batches(found, spec, seed=0, stop_step=4, stats=stats) as batches:
+        gone = batches._pending[0].result().requests[-1].slide  # of the slot that stays longest
+        batches._engine._copies._copies.clear()  # as if others had needed the room
+        (web.folder / "s" / found.slides[gone].url.rpartition("/")[2]).unlink()
+        after = list(batches)
+    assert len(after) == 4
+    assert set(stats.replaced) == {"NotFound"}
+
+
 def test_the_first_batch_needs_the_records_of_its_own_slides_only(catalog):
     asked = []
     spec = make_spec(3, PATCHES, crops=CROPS)
@@ -289,7 +305,8 @@ def filtered(**more):
 
 
 def test_pale_patches_are_drawn_again_on_their_slide_and_the_others_stay(catalog):
-    before, after = read(catalog, spec_of(slides=PALE)), read(catalog, filtered())
+    stats = stream.Stats()
+    before, after = read(catalog, spec_of(slides=PALE)), read(catalog, filtered(), stats=stats)
     plain, found = pixels(before), pixels(after)
     drawn_again = 0
     for one, other in zip(before, after, strict=True):
@@ -299,6 +316,7 @@ def test_pale_patches_are_drawn_again_on_their_slide_and_the_others_stay(catalog
             assert now.redraw or plain[one.step, was.slot] == found[one.step, was.slot]
             drawn_again += now.redraw > 0
     assert 3 <= drawn_again < 40
+    assert stats.redrawn == sum(request.redraw for batch in after for request in batch.requests)
 
 
 def test_patches_drawn_again_are_the_same_on_two_processes_and_after_a_restart(catalog):

@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from patho_api import pretrain
+from patho_trainer import cores
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import native, storage, stream
 
@@ -61,7 +62,7 @@ def measure(
 ) -> Result:
     """Read `steps` global batches and throw them away. Raises as `stream.batches`."""
     stats = stream.Stats()
-    threads = threads or stream.local_threads()
+    threads = threads or cores.here(spec.compute)
     stop = WARM_UP_STEPS + steps
     with stream.batches(catalog, spec, seed=spec.training.seed, stop_step=stop, bucket=bucket, stats=stats, threads=threads) as batches:
         for _ in range(WARM_UP_STEPS):

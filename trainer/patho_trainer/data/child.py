@@ -32,7 +32,7 @@ from patho_trainer.data import stats as counters
 
 SENT = 2  # batches in the shared memory that the parent has not copied yet
 FIELDS = [field.name for field in dataclasses.fields(sampler.Request)]
-COUNTED = ("patches", "buffered", "bytes", "requests", "seconds", "replaced", "quarantined")
+COUNTED = ("patches", "buffered", "bytes", "requests", "seconds", "replaced", "redrawn", "quarantined")
 
 
 @dataclasses.dataclass(frozen=True)

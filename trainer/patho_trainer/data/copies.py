@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import openslide
@@ -53,7 +53,8 @@ class Copies:
         self._limit = limit_bytes
         self._copies: collections.OrderedDict[tuple[str, str], _Copy] = collections.OrderedDict()
         self._opening: dict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
-        self._lock = threading.Lock()
+        self._coming = 0  # bytes of the copies that are being fetched
+        self._lock = threading.Condition()
         self._cache = openslide.OpenSlideCache(CACHE_BYTES)
 
     @functools.cached_property
@@ -61,10 +62,14 @@ class Copies:
         """A folder of this process; what killed processes left behind is removed."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         _sweep(self._scratch)
-        self._limit = min(self._limit, shutil.disk_usage(self._scratch).free // 2)
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=self._scratch))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder
+
+    @functools.cached_property
+    def _bytes(self) -> int:
+        """What copies may take: less than the limit on a small disk."""
+        return min(self._limit, shutil.disk_usage(self._folder).free // 2)
 
     def read(self, slide: catalog.Slide, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """A region of a level as uint8 RGB (height, width, 3); (x, y) in pixels of that level; white where the slide has nothing.
@@ -77,7 +82,10 @@ class Copies:
 
     @contextlib.contextmanager
     def open(self, url: str, etag: str) -> Iterator[openslide.OpenSlide]:
-        """The open slide, fetched first where it is not here. Raises OpenSlideError where it is not a slide."""
+        """The open slide, fetched first where it is not here.
+
+        Raises OpenSlideError where it is not a slide, NotFound where there is no such object any more.
+        """
         copy = self._hold(url, etag)
         try:
             assert copy.handle is not None, "whoever holds a copy holds it open"
@@ -114,36 +122,46 @@ class Copies:
         return copy
 
     def _fetched(self, key: tuple[str, str]) -> _Copy:
-        copy = self._fetch(key[0])
-        copy.users = 1
-        with self._lock:
-            self._copies[key] = copy
+        """A copy that was not here, in use from the beginning."""
+        files = self._files(*key)
+        size = sum(file.size for file in files)
+        self._make_room(size)
+        try:
+            copy = self._fetch(key[0], files)
+            with self._lock:
+                self._copies[key] = copy
+        finally:
+            with self._lock:
+                self._coming -= size
+                self._lock.notify_all()
         return copy
 
-    def _fetch(self, url: str) -> _Copy:
-        address = urls.parse(url)
-        if address.scheme == "file":
-            self._make_room(0)
-            return self._found("/" + address.path, None, 0)
+    def _files(self, url: str, etag: str) -> list[storage.ObjectInfo]:
+        """What there is to fetch: nothing where the slide lies on this machine."""
+        if urls.parse(url).scheme == "file":
+            return []
         files = companions(self._bucket, url)
+        if _whole(url, files).etag != etag:
+            raise storage.NotFound(f"{url} has changed since it was indexed: build the index anew")
+        return files
+
+    def _fetch(self, url: str, files: Sequence[storage.ObjectInfo]) -> _Copy:
+        if not files:
+            return self._found("/" + urls.parse(url).path, None, 0)
         start = urls.parent(urls.canonical(url) if has_companions(url) else url)
-        size = sum(file.size for file in files)
-        with self._lock:
-            own = self._folder
-        self._make_room(size)
-        folder = pathlib.Path(tempfile.mkdtemp(dir=own))
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder))
         try:
             for file in files:
                 path = folder / file.url.removeprefix(start)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._bucket.download(file.url, path)
-            return self._found(str(folder / urls.name(url)), folder, size)
+            return self._found(str(folder / urls.name(url)), folder, sum(file.size for file in files))
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _found(self, path: str, folder: pathlib.Path | None, size: int) -> _Copy:
-        return _Copy(path, self._opened(path), folder, size)
+        return _Copy(path, self._opened(path), folder, size, users=1)
 
     def _opened(self, path: str) -> openslide.OpenSlide:
         handle = openslide.OpenSlide(path)
@@ -151,19 +169,27 @@ class Copies:
         return handle
 
     def _make_room(self, size: int) -> None:
-        """Remove the least recently used copies that nobody holds, until `size` more bytes fit; of the others close as many handles.
+        """Wait until `size` more bytes fit, which count as taken from then on, and close handles that are too many.
 
-        A closed slide stays on the disk: opening it again takes milliseconds, fetching it again minutes.
+        Downloads on their way count as well. What is in use stays, even where that is more than the limit: it is never waited for,
+        because its user may be the one that waits here.
         """
         with self._lock:
-            total = sum(copy.size for copy in self._copies.values())
-            for key, copy in list(self._copies.items()):
-                if total + size > self._limit and not copy.users:
-                    total -= copy.size
-                    _discard(self._copies.pop(key))
+            while size and self._evict(size) > self._bytes and self._coming:
+                self._lock.wait()
+            self._coming += size
             open_ = [copy for copy in self._copies.values() if copy.handle]
             for copy in [copy for copy in open_ if not copy.users][: max(0, len(open_) + 1 - OPEN_SLIDES)]:
-                _close(copy)
+                _close(copy)  # it stays on the disk: opening it again takes milliseconds, fetching it again minutes
+
+    def _evict(self, size: int) -> int:
+        """Remove the least recently used copies that nobody holds, until `size` more bytes fit; how many bytes there will be then."""
+        total = sum(copy.size for copy in self._copies.values()) + self._coming + size
+        for key, copy in list(self._copies.items()):
+            if total > self._bytes and not copy.users:
+                total -= copy.size
+                _discard(self._copies.pop(key))
+        return total
 
 
 def has_companions(url: str) -> bool:
@@ -184,7 +210,10 @@ def companions(bucket: storage.Bucket, url: str) -> list[storage.ObjectInfo]:
 
 def identity(bucket: storage.Bucket, url: str) -> storage.ObjectInfo:
     """A slide's size and etag: of all its objects together, so that a change of any is noticed. Raises NotFound."""
-    files = companions(bucket, url)
+    return _whole(url, companions(bucket, url))
+
+
+def _whole(url: str, files: Sequence[storage.ObjectInfo]) -> storage.ObjectInfo:
     if not has_companions(url):
         return files[0]
     content = "\n".join(f"{urls.name(file.url)} {file.size} {file.etag}" for file in files)

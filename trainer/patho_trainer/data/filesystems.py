@@ -103,13 +103,15 @@ class FsspecStore:
         return list(_told(lambda: self._files.cat_ranges([self._name(path)] * len(ends), list(starts), ends, on_error="raise")))
 
     def put(self, path: str, file: Any, *, mode: str = "overwrite", use_multipart: bool = False) -> None:
-        """Write bytes or an open file; mode `create` raises FileExistsError where the object exists."""
+        """Write bytes, or an open file over whatever is there; mode `create` raises FileExistsError where the object exists."""
         del use_multipart
         name = self._name(path)
         with contextlib.suppress(NotImplementedError):
             self._files.makedirs(self._files._parent(name), exist_ok=True)
-        data = file.read() if hasattr(file, "read") else bytes(file)
-        _told(lambda: self._files.pipe_file(name, data, mode=mode))
+        if hasattr(file, "read"):  # a file of this machine: in parts, so that it need not fit into memory
+            _told(lambda: self._files.put_file(file.name, name))
+        else:
+            _told(lambda: self._files.pipe_file(name, bytes(file), mode=mode))
 
     def list(self, prefix: str | None = None, chunk_size: int = 1000) -> Iterator[list[dict[str, Any]]]:
         """One page of all objects under a folder."""

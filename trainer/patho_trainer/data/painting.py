@@ -28,7 +28,7 @@ class Job(NamedTuple):
 
 
 def paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> list[bool]:
-    """Paint some patches one after the other; False where a tile is undecodable. Adds to the stages `decode` and `resize`."""
+    """Paint some patches one after the other; False where a tile is undecodable or a slide gone. Adds to stages `decode` and `resize`."""
     fit = [_is_native(job) for job in jobs]
     done, decoding, averaging = native.paint([_native(job, job.out) for job, fits in zip(jobs, fit, strict=True) if fits])
     counters.spend("decode", decoding)
@@ -56,7 +56,7 @@ def _paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> 
         start = time.perf_counter()
         try:
             region = _region(job, local)
-        except (decode.Undecodable, openslide.OpenSlideError):
+        except (decode.Undecodable, openslide.OpenSlideError, storage.NotFound):  # a copy that is needed again, of what is gone
             results.append(False)
             continue
         middle = time.perf_counter()

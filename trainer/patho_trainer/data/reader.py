@@ -205,6 +205,7 @@ class Reader:
         """The first other place on the slide that is stained, the last one where none is."""
         while not stained and (other := await self._in(self._planner, self._plan.redraw, request)):
             (patch,) = await self._in(self._planner, columns.patches, self._plan.catalog, [other])
+            self._counters.redraw()
             request = await self._settle(patch, out)
             stained = await self._in(self._painters, painting.is_stained, out)
         return request

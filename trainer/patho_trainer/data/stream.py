@@ -14,7 +14,6 @@ import dataclasses
 import gc
 import itertools
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -23,6 +22,7 @@ from typing import Self
 import torch
 
 from patho_api import pretrain
+from patho_trainer import cores
 from patho_trainer.data import buffers, reader, sampler, storage
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import stats as counters
@@ -62,10 +62,9 @@ def batches(
 ) -> "Batches":
     """The batches of a rank from `start_step` on, for ever or up to `stop_step`, at most `prefetch` of them ahead.
 
-    `memory` is where batches are made, null: of this process. `threads` decode; null: the cores that this process may use, shared with
-    the other local processes. Reading begins at once. Close
-    it in the end. Raises InvalidConfiguration or DataNotFound where there is nothing to sample; iterating raises DataNotFound for too
-    many unreadable slides, AccessDenied, or Transient when the bucket stays away.
+    `memory` is where batches are made, null: of this process. `threads` decode; null: the process's share of the pod's cores
+    (`spec.compute`). Reading begins at once. Close it in the end. Raises InvalidConfiguration or DataNotFound where there is nothing to
+    sample; iterating raises DataNotFound for too many unreadable slides, AccessDenied, or Transient when the bucket stays away.
     """
     plan = sampler.plan(catalog, spec, seed)
     slots = sampler.rank_slots(plan.batch_size, sampler.loss_groups(spec), rank, world_size)
@@ -80,7 +79,7 @@ def batches(
         max_bad_share=spec.slides.max_bad_share,
         hsv_filter=spec.training.augmentation.hsv_filter,
         stop_step=stop_step,
-        threads=threads or local_threads(),
+        threads=threads or cores.here(spec.compute),
         bytes_ahead=COMPRESSED_BYTES,
     )
     shape = (len(slots), spec.patches.size_px, spec.patches.size_px, 3)
@@ -173,8 +172,3 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-
-
-def local_threads() -> int:
-    """This process's share of the cores that it may run on."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -71,7 +71,8 @@ def _source(spec: contract.EvalSpec, task: contract.Task, bucket: storage.Bucket
         return sources.Tiles(MASKED[task.name](task, bucket), spec.image_size_px, spec.batch_size, bucket)
     patches, index_url = sources.slide_patches(spec.image_size_px), urls.join(spec.results, "index", task.label or task.name)
     meet = lambda: distributed.meet(world)  # noqa: E731  # a barrier of this world
-    return sources.Patches(slides.read(task, bucket, patches=patches, index_url=index_url, world=world, barrier=meet), patches, bucket)
+    labelled = slides.read(task, bucket, patches=patches, index_url=index_url, world=world, barrier=meet)
+    return sources.Patches(labelled, patches, bucket, spec.compute)
 
 
 def _images_counter(jobs: Sequence[Job], current: int, progress: Progress) -> Callable[[int], None]:

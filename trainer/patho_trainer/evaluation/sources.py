@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patho_api import pretrain
-from patho_trainer import errors
+from patho_api import common, pretrain
+from patho_trainer import cores, errors
 from patho_trainer.data import storage, stream
 from patho_trainer.evaluation import encoder as encoders
 from patho_trainer.evaluation import features, hdf5, images
@@ -155,6 +155,7 @@ class Patches:
     data: LabelledSlides
     patches: pretrain.Patches
     bucket: storage.Bucket
+    compute: common.Compute
     images_a_unit: int = STREAM_BATCH
 
     @property
@@ -181,7 +182,9 @@ class Patches:
         """`features` float32 (N, F) and `slides` (N,), indices into the catalog."""
         found, slides = [], []
         spec = self._spec()
-        with stream.batches(self.data.catalog, spec, seed=0, start_step=first, stop_step=stop, bucket=self.bucket) as batches:
+        with stream.batches(
+            self.data.catalog, spec, seed=0, start_step=first, stop_step=stop, bucket=self.bucket, threads=cores.here(self.compute)
+        ) as batches:
             for batch in batches:
                 found.append(encoder(batch.images.to(device).permute(0, 3, 1, 2)).cpu().numpy())
                 slides += [request.slide for request in batch.requests]
