@@ -1,8 +1,10 @@
-/* A part of one baseline JPEG to RGB, by libjpeg-turbo's own interface: errors come back by longjmp, which may not cross Rust's frames.
+/* A part of one baseline JPEG to RGB, by libjpeg-turbo: errors come back by longjmp, which may not cross Rust's frames.
+ * The entropy decoder, which takes most of the time, is ours (scan.rs); DCT, upsampling and colours are libjpeg-turbo's.
  *
  * What is decoded is equal, byte for byte, to the same part of the whole picture as TurboJPEG decodes it (accurate DCT, fancy
  * upsampling). Anything out of the ordinary, warnings included, is left to the caller: it is never half done in silence. */
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +17,15 @@
 
 enum { DECODED = 0, REFUSED = 1 };
 
+/* The start of libjpeg-turbo's private entropy decoder, in which the function is exchanged. */
+struct jpeg_entropy_decoder {
+  void (*start_pass)(j_decompress_ptr cinfo);
+  boolean (*decode_mcu)(j_decompress_ptr cinfo, JBLOCKROW *blocks);
+};
+#if LIBJPEG_TURBO_VERSION_NUMBER != 3001000
+#error "compare struct jpeg_entropy_decoder with this version's jpegint.h"
+#endif
+
 struct patho_part { /* in pixels; x, y, width, height lie within the tile */
   uint32_t tile_width, tile_height, x, y, width, height;
 };
@@ -24,12 +35,29 @@ struct patho_bytes {
   size_t size;
 };
 
+struct patho_scan {
+  const uint8_t *start;
+  size_t size;
+  uint32_t blocks; /* of an MCU */
+  struct {
+    uint32_t component;
+    const JHUFF_TBL *dc, *ac;
+  } of[D_MAX_BLOCKS_IN_MCU];
+  uint32_t columns, count; /* of MCUs */
+  uint32_t first, last;    /* columns of MCUs of which pixels are wanted */
+};
+
+extern bool patho_scan_begin(void *scan, const struct patho_scan *facts);
+extern bool patho_scan_mcu(void *scan, JBLOCK *blocks);
+extern bool patho_scan_finish(void *scan);
+
 struct patho_jpeg {
   struct jpeg_decompress_struct cinfo; /* first: libjpeg hands only this one back */
   struct jpeg_error_mgr error;
   struct jpeg_source_mgr source;
   jmp_buf escape;
   struct patho_bytes rest; /* the tile itself, read after the head */
+  void *scan;
   uint8_t *scratch;        /* ROWS rows of a tile */
   size_t scratch_size;
 };
@@ -97,7 +125,7 @@ void patho_jpeg_free(struct patho_jpeg *self) {
 /* One scan of 8 bits in grey, YCbCr or RGB, with a usual subsampling: what slides hold. TurboJPEG refuses some of the others. */
 static int is_ordinary(const struct jpeg_decompress_struct *cinfo) {
   const jpeg_component_info *of = cinfo->comp_info;
-  if (cinfo->progressive_mode || cinfo->arith_code || cinfo->data_precision != 8 || cinfo->comps_in_scan != cinfo->num_components) return 0;
+  if (cinfo->progressive_mode || cinfo->arith_code || cinfo->data_precision != 8 || cinfo->restart_interval || cinfo->comps_in_scan != cinfo->num_components) return 0;
   if (cinfo->num_components == 1) return cinfo->jpeg_color_space == JCS_GRAYSCALE && of[0].h_samp_factor == 1 && of[0].v_samp_factor == 1;
   if (cinfo->num_components != 3 || (cinfo->jpeg_color_space != JCS_YCbCr && cinfo->jpeg_color_space != JCS_RGB)) return 0;
   if (of[1].h_samp_factor * of[1].v_samp_factor * of[2].h_samp_factor * of[2].v_samp_factor != 1) return 0;
@@ -119,14 +147,30 @@ static void read_rows(struct patho_jpeg *self, const struct patho_part *part, si
   }
 }
 
-/* The rest of the scan, so that damage anywhere in a tile is noticed: entropy decoding alone, but for the last row of blocks. */
-static void check_rest(struct patho_jpeg *self) {
+static boolean next_mcu(j_decompress_ptr cinfo, JBLOCKROW *blocks) {
+  struct patho_jpeg *self = (struct patho_jpeg *)cinfo;
+  if (!patho_scan_mcu(self->scan, blocks ? blocks[0] : NULL)) fail((j_common_ptr)cinfo); /* they lie side by side */
+  return TRUE;
+}
+
+/* Have the scan decoded by scan.rs, once libjpeg has checked its tables; the columns of pixels from `left` on are wanted. */
+static void take_over(struct patho_jpeg *self, uint32_t left, uint32_t width) {
   j_decompress_ptr cinfo = &self->cinfo;
-  JSAMPROW row = self->scratch;
-  uint32_t left = cinfo->output_height - cinfo->output_scanline;
-  if (left > 1) jpeg_skip_scanlines(cinfo, left - 1);
-  if (left) jpeg_read_scanlines(cinfo, &row, 1);
-  jpeg_finish_decompress(cinfo);
+  uint32_t edge = DCTSIZE * (uint32_t)cinfo->max_h_samp_factor;
+  struct patho_scan facts = {.start = self->source.next_input_byte, .size = self->source.bytes_in_buffer};
+  facts.blocks = (uint32_t)cinfo->blocks_in_MCU;
+  for (int i = 0; i < cinfo->blocks_in_MCU; i++) {
+    const jpeg_component_info *of = cinfo->cur_comp_info[cinfo->MCU_membership[i]];
+    facts.of[i].component = (uint32_t)of->component_index;
+    facts.of[i].dc = cinfo->dc_huff_tbl_ptrs[of->dc_tbl_no];
+    facts.of[i].ac = cinfo->ac_huff_tbl_ptrs[of->ac_tbl_no];
+  }
+  facts.columns = cinfo->MCUs_per_row;
+  facts.count = cinfo->MCUs_per_row * cinfo->MCU_rows_in_scan;
+  facts.first = left / edge;
+  facts.last = (left + width - 1) / edge;
+  if (!patho_scan_begin(self->scan, &facts)) fail((j_common_ptr)cinfo);
+  cinfo->entropy->decode_mcu = next_mcu;
 }
 
 static int decode(struct patho_jpeg *self, const struct patho_part *part, uint8_t *out, size_t pitch) {
@@ -140,14 +184,14 @@ static int decode(struct patho_jpeg *self, const struct patho_part *part, uint8_
   JDIMENSION right = part->x + part->width + margin < part->tile_width ? part->x + part->width + margin : part->tile_width;
   JDIMENSION width = right - left;
   jpeg_crop_scanline(cinfo, &left, &width);
+  take_over(self, left, width);
   if (part->y) jpeg_skip_scanlines(cinfo, part->y);
   read_rows(self, part, (size_t)(part->x - left) * 3, out, pitch);
-  check_rest(self);
-  return DECODED;
+  return patho_scan_finish(self->scan) ? DECODED : REFUSED; /* damage anywhere in a tile counts */
 }
 
-/* `out` is where the part's first pixel goes, `pitch` the bytes from one row there to the next. */
-int patho_jpeg_decode(struct patho_jpeg *self, struct patho_bytes head, struct patho_bytes body, const struct patho_part *part, uint8_t *out,
+/* `out` is where the part's first pixel goes, `pitch` the bytes from one row there to the next; `scan` a `Scan` of scan.rs. */
+int patho_jpeg_decode(struct patho_jpeg *self, void *scan, struct patho_bytes head, struct patho_bytes body, const struct patho_part *part, uint8_t *out,
                       size_t pitch) {
   size_t needed = (size_t)part->tile_width * 3 * ROWS;
   if (self->scratch_size < needed) {
@@ -159,6 +203,7 @@ int patho_jpeg_decode(struct patho_jpeg *self, struct patho_bytes head, struct p
   self->source.next_input_byte = head.start;
   self->source.bytes_in_buffer = head.size;
   self->rest = body;
+  self->scan = scan;
   volatile int verdict = REFUSED;
   if (!setjmp(self->escape)) verdict = decode(self, part, out, pitch);
   jpeg_abort_decompress(&self->cinfo);

@@ -1,6 +1,9 @@
 //! A part of a JPEG tile, decoded into memory of the caller. The safe side of `jpeg.c`.
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
+
+use crate::scan::Scan;
 
 // the crate is there for the library that it builds
 use turbojpeg_sys as _;
@@ -49,16 +52,20 @@ enum Handle {}
 unsafe extern "C" {
     fn patho_jpeg_new() -> *mut Handle;
     fn patho_jpeg_free(handle: *mut Handle);
-    fn patho_jpeg_decode(handle: *mut Handle, head: Bytes, body: Bytes, part: *const Part, out: *mut u8, pitch: usize) -> i32;
+    fn patho_jpeg_decode(handle: *mut Handle, scan: *mut c_void, head: Bytes, body: Bytes, part: *const Part, out: *mut u8, pitch: usize) -> i32;
 }
 
 /// A decompressor with its memory; one for each thread.
-pub struct Decoder(NonNull<Handle>);
+pub struct Decoder {
+    handle: NonNull<Handle>,
+    scan: Scan,
+}
 
 impl Decoder {
     /// None where there is no memory.
     pub fn new() -> Option<Self> {
-        NonNull::new(unsafe { patho_jpeg_new() }).map(Self)
+        let handle = NonNull::new(unsafe { patho_jpeg_new() })?;
+        Some(Self { handle, scan: Scan::default() })
     }
 
     /// Decode a part of a tile to RGB: its first pixel to `region[offset..]`, its rows `pitch` bytes apart. False where the tile is
@@ -70,12 +77,12 @@ impl Decoder {
         assert!(part.is_sound() && row <= pitch && offset + (part.height as usize - 1) * pitch + row <= region.len());
         let out = region[offset..].as_mut_ptr();
         // SAFETY: `out` has room for the part's rows (asserted above), and the C side reads no byte beyond head and body.
-        unsafe { patho_jpeg_decode(self.0.as_ptr(), stream.head.into(), stream.body.into(), &part, out, pitch) == 0 }
+        unsafe { patho_jpeg_decode(self.handle.as_ptr(), (&raw mut self.scan).cast(), stream.head.into(), stream.body.into(), &part, out, pitch) == 0 }
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        unsafe { patho_jpeg_free(self.0.as_ptr()) }
+        unsafe { patho_jpeg_free(self.handle.as_ptr()) }
     }
 }

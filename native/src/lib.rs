@@ -1,8 +1,11 @@
 //! `patho_native`: decodes what a patch needs of its JPEG tiles, and nothing else, without Python's lock.
 
 mod area;
+mod bits;
+mod huffman;
 mod jpeg;
 mod paint;
+mod scan;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;

@@ -78,13 +78,13 @@ def test_any_part_of_a_tile_has_the_pixels_of_the_whole_tile(kind, edge):
             np.testing.assert_array_equal(found, whole[rows, columns_], str((rows, columns_)))
 
 
-@pytest.mark.parametrize("kind", ["restarts", "grey", "bytes after the end"])
-def test_restarts_grey_and_bytes_after_the_end_are_nothing_special(kind):
+@pytest.mark.parametrize("kind", ["grey", "own tables", "bytes after the end"])
+def test_grey_tables_of_its_own_and_bytes_after_the_end_are_nothing_special(kind):
     level, data = a_tile()
     pixels = slides.picture(slides.Recipe(sizes=((256, 256),)))
     other = {
-        "restarts": lambda: encoded(pixels, cv2.IMWRITE_JPEG_RST_INTERVAL, 5),
         "grey": lambda: encoded(pixels[..., 0], cv2.IMWRITE_JPEG_QUALITY, 80),
+        "own tables": lambda: encoded(pixels, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
         "bytes after the end": lambda: data + bytes(100),
     }[kind]()
     part = slice(50, 200), slice(33, 170)
@@ -98,12 +98,27 @@ def encoded(pixels, *options):
     return bytes(data)
 
 
-@pytest.mark.parametrize("kind", ["progressive", "CMYK", "truncated", "other size", "no JPEG", "empty"])
+@pytest.mark.parametrize("quality", [1, 30, 95, 100])
+@pytest.mark.parametrize("kind", ["noise", "black and white", "flat"])
+def test_long_codes_large_values_and_empty_blocks_are_decoded_right(kind, quality):
+    level, random = level_of(128), np.random.default_rng(quality)
+    pixels = {
+        "noise": lambda: random.integers(0, 256, (128, 128, 3)),
+        "black and white": lambda: 255 * random.integers(0, 2, (128, 128, 1)).repeat(3, axis=2),
+        "flat": lambda: np.full((128, 128, 3), 77),
+    }[kind]()
+    data = encoded(pixels.astype(np.uint8), cv2.IMWRITE_JPEG_QUALITY, quality)
+    for part in [(slice(0, 128), slice(0, 128)), (slice(100, 128), slice(90, 99))]:
+        np.testing.assert_array_equal(painted(level, data, *part), decode.tile(level, data)[part])
+
+
+@pytest.mark.parametrize("kind", ["progressive", "restarts", "CMYK", "truncated", "other size", "no JPEG", "empty"])
 def test_what_is_out_of_the_ordinary_is_left_to_python(kind):
     level, data = a_tile()
     pixels = slides.picture(slides.Recipe(sizes=((256, 256),)))
     other = {
         "progressive": lambda: encoded(pixels, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "restarts": lambda: encoded(pixels, cv2.IMWRITE_JPEG_RST_INTERVAL, 5),
         "CMYK": lambda: bytes(imagecodecs.jpeg8_encode(np.dstack([pixels, pixels[..., 0]]), colorspace="cmyk", outcolorspace="cmyk")),
         "truncated": lambda: data[:-2],
         "other size": lambda: a_tile(edge=240)[1],

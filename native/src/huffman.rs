@@ -1,0 +1,234 @@
+//! Huffman codes of baseline JPEG (ITU-T T.81, annexes C and F), by tables.
+//!
+//! Most of the time of decoding a tile is spent here. So one look answers for two symbols, values and all, where it can; skipping steps
+//! over as many symbols as a look holds; and branches, which are guessed wrongly, are taken at the end of a block and for what is rare.
+
+use crate::bits::Bits;
+
+const LOOK: u32 = 11; // bits; what needs more, code and value together, is rare
+const PREFIXES: usize = 1 << LOOK;
+const ROUND: u32 = 56 / LOOK; // looks that a refill is good for
+const LAST: u32 = 63; // position of a block's last coefficient
+
+/// As DHT stores it, and libjpeg keeps it: how many codes of each length, and the symbols in the order of their codes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Definition {
+    pub counts: [u8; 17], // of codes of 1 to 16 bits; the first is unused
+    pub symbols: [u8; 256],
+}
+
+/// A symbol that the next bits begin with.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    bits: u8,    // of the code and its value together; 0: the code is longer than a look
+    size: u8,    // bits of the value; 0 for the symbols that have none
+    advance: u8, // positions up to and including the value's; 0: end of block
+}
+
+/// One or two AC symbols with values that the next bits begin with, and an end of block that may follow the first.
+#[derive(Clone, Copy, Default)]
+#[repr(align(8))]
+struct Pair {
+    bits: u8,     // of all
+    advance: u8,  // to the first value; 0: take a step
+    furthest: u8, // to the last value
+    ends: bool,
+    values: [i16; 2], // the first and the last, which may be one
+}
+
+/// The whole symbols that the next bits begin with.
+#[derive(Clone, Copy, Default)]
+struct Leap {
+    bits: u8, // 0: not even one
+    advance: u8,
+    ends: bool, // the last one is an end of block
+}
+
+/// A table in all the forms that decoding needs.
+pub struct Table {
+    definition: Definition,
+    steps: Box<[Step; PREFIXES]>,
+    pairs: Box<[Pair; PREFIXES]>,
+    leaps: Box<[Leap; PREFIXES]>,
+    limits: [u32; 17], // first 16-bit prefix beyond the codes of a length
+    shifts: [i32; 17], // from a code of a length to its symbol's place
+}
+
+impl Table {
+    /// `is_ac`: symbols are runs and sizes, else sizes alone.
+    pub fn new(definition: Definition, is_ac: bool) -> Self {
+        let mut table = Self { definition, steps: boxed(), pairs: boxed(), leaps: boxed(), limits: [0; 17], shifts: [0; 17] };
+        let (mut code, mut place) = (0u32, 0i32);
+        for length in 1..=16 {
+            let count = u32::from(definition.counts[length]);
+            table.shifts[length] = place - code as i32;
+            (code, place) = (code + count, place + count as i32);
+            table.limits[length] = code << (16 - length);
+            code <<= 1;
+        }
+        for prefix in 0..PREFIXES {
+            table.steps[prefix] = table.symbol((prefix as u32) << (16 - LOOK), LOOK, is_ac).unwrap_or_default();
+        }
+        for prefix in (0..PREFIXES).filter(|_| is_ac) {
+            table.pairs[prefix] = table.pair(prefix).unwrap_or_default();
+            table.leaps[prefix] = table.leap(prefix);
+        }
+        table
+    }
+
+    pub fn is(&self, definition: &Definition) -> bool {
+        self.definition == *definition
+    }
+
+    /// The symbol whose code 16 bits begin with; None where that has more than `longest` bits, or there is none.
+    fn symbol(&self, prefix: u32, longest: u32, is_ac: bool) -> Option<Step> {
+        let length = (1..=longest as usize).find(|&length| prefix < self.limits[length])?;
+        let place = (prefix >> (16 - length)) as i32 + self.shifts[length];
+        let symbol = *self.definition.symbols.get(place as usize)?;
+        let (run, size) = if is_ac { (symbol >> 4, symbol & 15) } else { (0, symbol) };
+        let advance = if size > 0 || run == 15 || !is_ac { run + 1 } else { 0 };
+        (size < 16).then_some(Step { bits: length as u8 + size, size, advance })
+    }
+
+    /// The symbol that follows `after` bits of a prefix, value and all.
+    fn within(&self, prefix: usize, after: u8) -> Option<Step> {
+        let step = self.steps[((prefix as u64) << after) as usize & (PREFIXES - 1)];
+        (step.bits > 0 && u32::from(after + step.bits) <= LOOK).then_some(step)
+    }
+
+    fn pair(&self, prefix: usize) -> Option<Pair> {
+        let first = self.within(prefix, 0).filter(|step| step.size > 0)?;
+        let value = |bits: u8, size| extended(prefix as u32 >> (LOOK - u32::from(bits)), size) as i16;
+        let values = [value(first.bits, first.size); 2];
+        let alone = Pair { bits: first.bits, advance: first.advance, furthest: first.advance, ends: false, values };
+        let Some(second) = self.within(prefix, first.bits) else { return Some(alone) };
+        let bits = first.bits + second.bits;
+        Some(match (second.size, second.advance) {
+            (0, 0) => Pair { bits, ends: true, ..alone },
+            (0, _) => alone,
+            (size, further) => Pair { bits, furthest: first.advance + further, values: [values[0], value(bits, size)], ..alone },
+        })
+    }
+
+    /// As many symbols as the bits of a prefix hold.
+    fn leap(&self, prefix: usize) -> Leap {
+        let mut leap = Leap::default();
+        while let Some(step) = self.within(prefix, leap.bits).filter(|_| !leap.ends) {
+            leap = Leap { bits: leap.bits + step.bits, advance: leap.advance + step.advance, ends: step.advance == 0 };
+        }
+        leap
+    }
+
+    /// The difference of a DC coefficient; None for damaged data.
+    #[inline(always)]
+    pub fn difference(&self, bits: &mut Bits) -> Option<i32> {
+        bits.refill()?;
+        let mut step = self.steps[bits.peek(LOOK) as usize];
+        if step.bits == 0 {
+            step = self.symbol(bits.peek(16), 16, false)?;
+        }
+        Some(bits.value(step.bits, step.size))
+    }
+
+    /// The AC coefficients of a block, in the order of libjpeg's blocks. None for damaged data.
+    #[inline(always)]
+    pub fn coefficients(&self, bits: &mut Bits, block: &mut [i16; 64]) -> Option<()> {
+        let mut at = 0;
+        loop {
+            bits.refill()?;
+            for _ in 0..ROUND {
+                let pair = self.pairs[bits.peek(LOOK) as usize];
+                let (first, last) = (at + u32::from(pair.advance), at + u32::from(pair.furthest));
+                if pair.advance == 0 || last >= LAST {
+                    let (advance, value) = self.step(bits)?;
+                    if advance == 0 {
+                        return Some(());
+                    }
+                    at += advance;
+                    block[natural(at)] = value; // 16 zeros write the last one, which is no news
+                    if at >= LAST {
+                        return (at == LAST).then_some(());
+                    }
+                    break;
+                }
+                bits.drop(pair.bits);
+                block[natural(first)] = pair.values[0];
+                block[natural(last)] = pair.values[1];
+                if pair.ends {
+                    return Some(());
+                }
+                at = last;
+            }
+        }
+    }
+
+    /// Step over the AC coefficients of a block.
+    #[inline(always)]
+    pub fn skip(&self, bits: &mut Bits) -> Option<()> {
+        let mut at = 0;
+        loop {
+            bits.refill()?;
+            for _ in 0..ROUND {
+                let leap = self.leaps[bits.peek(LOOK) as usize];
+                let last = at + u32::from(leap.advance);
+                if leap.bits == 0 || last >= LAST {
+                    let (advance, _) = self.step(bits)?;
+                    at += advance;
+                    if advance == 0 || at >= LAST {
+                        return (at <= LAST).then_some(());
+                    }
+                    break;
+                }
+                bits.drop(leap.bits);
+                if leap.ends {
+                    return Some(());
+                }
+                at = last;
+            }
+        }
+    }
+
+    /// Take the next symbol, whatever it is: (advance, value), the former 0 at the end of a block, the latter 0 where it has none.
+    #[inline(always)]
+    fn step(&self, bits: &mut Bits) -> Option<(u32, i16)> {
+        bits.refill()?;
+        let mut step = self.steps[bits.peek(LOOK) as usize];
+        if step.bits == 0 {
+            step = self.symbol(bits.peek(16), 16, true)?;
+        }
+        Some((u32::from(step.advance), bits.value(step.bits, step.size) as i16))
+    }
+}
+
+/// What the last `size` bits of `bits` mean as a value (T.81, F.12): those below half of what they can say are negative.
+#[inline(always)]
+pub fn extended(bits: u32, size: u8) -> i32 {
+    let (extra, half) = (bits & ((1 << size) - 1), (1 << size) >> 1);
+    extra as i32 - if extra < half { (1 << size) - 1 } else { 0 }
+}
+
+/// The place in a block of a position in the stream.
+#[inline(always)]
+fn natural(at: u32) -> usize {
+    usize::from(NATURAL[at as usize & 127] & 63)
+}
+
+fn boxed<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
+    vec![T::default(); N].try_into().ok().expect("as long as it was made")
+}
+
+/// From the order of the stream to that of a block's rows (T.81, figure A.6); beyond its end, where damaged data leads, to the last.
+const NATURAL: [u8; 128] = {
+    #[rustfmt::skip]
+    let order = [
+        0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
+        35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+    ];
+    let (mut all, mut at) = ([63; 128], 0);
+    while at < 64 {
+        all[at] = order[at];
+        at += 1;
+    }
+    all
+};
