@@ -83,6 +83,18 @@ def _index_backoff(s: Situation) -> Verdict | None:
     return None
 
 
+def _left_alone(s: Situation) -> Verdict | None:
+    """Index 0 was lost after others were done: these are never run again, and it would wait for them for ever."""
+    host = max((p for p in s.pods if p.index == 0), key=lambda p: p.created, default=None)
+    first = min(s.done, key=lambda p: p.end, default=None)
+    if s.gathered or host is None or first is None or s.compute.nodes - len(s.done) >= s.needed:
+        return None
+    if host.phase != "Failed" and host.created <= first.end:
+        return None
+    message = f"index {first.index} was done before index 0 was lost: a new attempt ends the run from the last checkpoint"
+    return Verdict("Replace", "LeftAlone", message)
+
+
 def _not_placed(s: Situation) -> Verdict | None:
     """A gang only partly placed gives its nodes back: two such gangs would wait for each other for ever."""
     waiting = [p for p in s.pods if p.live and not p.scheduled and p.trouble]
@@ -152,7 +164,7 @@ LOOKS: tuple[Look, ...] = (
     _changed,
     _deleted,
 )
-LOOKS_WHILE_RUNNING: tuple[Look, ...] = (_stalled, _edited, _index_backoff, _not_placed, _not_reformed)
+LOOKS_WHILE_RUNNING: tuple[Look, ...] = (_stalled, _edited, _left_alone, _index_backoff, _not_placed, _not_reformed)
 
 
 def describe(pod: Pod) -> str:

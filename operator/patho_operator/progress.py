@@ -100,6 +100,11 @@ def url(ip: str) -> str:
     return f"http://{host}:{names.PORT_METRICS}/progress"
 
 
+def session(seconds: float = TIMEOUT_SECONDS) -> aiohttp.ClientSession:
+    """How pods are asked: within a time for the whole answer, by no proxy, and what is packed is not unpacked."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds), trust_env=False, auto_decompress=False)
+
+
 async def ask(session: aiohttp.ClientSession, target: Target) -> report.ProgressReport | None:
     """What rank 0 says; None if it does not answer in time or talks nonsense."""
     try:
@@ -132,11 +137,10 @@ async def run(
     now: Callable[[], Time],
 ) -> None:
     """Ask for ever. `every` and `publish` are seconds, stretched when there are many runs."""
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+    async with session() as asking:
         while True:
             found = list(targets())
-            await _round(session, board, found, notify, max(publish, len(found) / WRITES_PER_SECOND), now)
+            await _round(asking, board, found, notify, max(publish, len(found) / WRITES_PER_SECOND), now)
             await asyncio.sleep(max(every, len(found) / QUESTIONS_PER_SECOND))
 
 

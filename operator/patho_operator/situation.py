@@ -80,10 +80,16 @@ class Situation:
         """Pods of the newest attempt whose trainer runs."""
         return sum(p.running for p in self.pods)
 
-    @property
+    @functools.cached_property
     def gathered(self) -> bool:
-        """Enough pods run to train, and index 0, which hosts the rendezvous, is one of them."""
-        return self.running >= self.needed and any(p.index == 0 and p.running for p in self.pods)
+        """Enough pods run to train, or have done their part beside the present index 0, which hosts the rendezvous and runs."""
+        host = max((p for p in self.pods if p.index == 0 and p.running), key=lambda p: p.created, default=None)
+        return host is not None and self.running + sum(p.end >= host.created for p in self.done) >= self.needed
+
+    @functools.cached_property
+    def done(self) -> tuple[Pod, ...]:
+        """Pods of the newest attempt that have done their part: their indexes are never run again."""
+        return tuple(p for p in self.pods if p.phase == "Succeeded")
 
     @property
     def quiet(self) -> bool:

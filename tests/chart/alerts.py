@@ -72,7 +72,8 @@ FAILING = {f'patho_operator_reconciles_total{{{OPERATOR},kind="PathoPretrain",re
 STUCK = "Operator operator-0 has dealt with no resource for 10 minutes although some wait."
 STORIES = (
     Story("a step counter that stands still", "PathoNoProgress", {STEP: "700+0x40"}, NO_STEP, WHO),
-    Story("the operator saw a stall", "PathoNoProgress", {STEP: "0+10x40", STALLED: "1+0x40"}, NO_STEP, WHO),
+    Story("the operator saw a stall, and the gang was gone a minute later", "PathoNoProgress", {STALLED: "_x22 1 _x40"}, NO_STEP, WHO),
+    Story("a stall of a quarter of an hour ago", "PathoNoProgress", {STEP: "0+10x40", STALLED: "_x14 1 _x40"}),
     Story("one step in ten minutes", "PathoNoProgress", {STEP: "1+0x9 2+0x9 3+0x9 4+0x9"}),
     Story("a long first index", "PathoNoProgress", {STEP: "0+0x40"}),
     Story(

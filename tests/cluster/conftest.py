@@ -68,6 +68,18 @@ def operator(cluster: Cluster, processes: Processes) -> Iterator[release.Operato
     release.uninstall(cluster)
 
 
+@pytest.fixture(scope="module")
+def without_operator(processes: Processes, request: pytest.FixtureRequest) -> Iterator[None]:
+    """No operator acts on the cluster, whichever tests came before; one that did goes on afterwards."""
+    if not processes.pid("operator"):
+        yield
+        return
+    stopped: release.Operator = request.getfixturevalue("operator")
+    stopped.kill()
+    yield
+    stopped.start()
+
+
 @pytest.fixture(scope="session")
 def real_node() -> Iterator[node.Node]:
     """A control plane of its own with a real kubelet; removed completely, as is what a killed run left."""

@@ -14,7 +14,7 @@ from tests.cluster.cluster import Cluster, Refused
 ROOT = pathlib.Path(__file__).parents[2]
 DEFINITIONS = [f"{plural}.{names.GROUP}" for plural in names.PLURALS.values()]
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("without_operator")]  # statuses are written by hand here
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,7 +1,12 @@
 """Asking rank 0: what is believed, what is shown and how often."""
 
+import asyncio
+import contextlib
+import gzip
+import inspect
+
 import pytest
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from patho_api import names
@@ -93,6 +98,22 @@ def test_pods_are_asked_by_their_address(ip, url):
     assert progress.url(ip) == url
 
 
+def packed(request):
+    """A kilobyte may be a gigabyte."""
+    return web.Response(body=gzip.compress(text(step=5)), headers={"Content-Encoding": "gzip"})
+
+
+async def drip(request):
+    """A byte every now and then: no single wait is long."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+    return response
+
+
 @pytest.mark.parametrize(
     ("answer", "step"),
     [
@@ -100,15 +121,20 @@ def test_pods_are_asked_by_their_address(ip, url):
         (lambda r: web.Response(body=b"x" * 70_000), None),
         (lambda r: web.Response(status=500), None),
         (lambda r: web.HTTPFound("http://169.254.169.254/"), None),
+        (packed, None),
+        (lambda r: web.Response(body=text(step=5), headers={"X": "x" * 100_000}), None),
+        (lambda r: web.Response(body=b"[" * 60_000), None),
+        (drip, None),
     ],
 )
-async def test_a_pod_cannot_flood_or_redirect_the_operator(answer, step, monkeypatch):
+async def test_a_pod_cannot_flood_redirect_or_hold_up_the_operator(answer, step, monkeypatch):
     async def handle(request):
-        return answer(request)
+        found = answer(request)
+        return await found if inspect.isawaitable(found) else found
 
     app = web.Application()
     app.router.add_get("/progress", handle)
-    async with TestServer(app) as server, ClientSession(timeout=ClientTimeout(total=2)) as session:
+    async with TestServer(app) as server, progress.session(seconds=0.5) as session:
         monkeypatch.setattr(names, "PORT_METRICS", server.port)
         found = await progress.ask(session, TARGET)
     assert (found.step if found else None) == step
@@ -116,7 +142,7 @@ async def test_a_pod_cannot_flood_or_redirect_the_operator(answer, step, monkeyp
 
 async def test_a_pod_that_does_not_listen_is_no_error(monkeypatch, unused_tcp_port):
     monkeypatch.setattr(names, "PORT_METRICS", unused_tcp_port)
-    async with ClientSession(timeout=ClientTimeout(total=2)) as session:
+    async with progress.session() as session:
         assert await progress.ask(session, TARGET) is None
 
 

@@ -90,6 +90,30 @@ def test_a_gang_whose_index_0_is_done_is_not_replaced_while_its_job_completes(ot
     assert why(TWO, pods, now=7600) == ""
 
 
+def done(body, index, seconds):
+    return make_pod(body, index, exit_code=0, ended=at(seconds))
+
+
+@pytest.mark.parametrize(
+    ("body", "host", "reason"),  # index 1 was done after 7200 s
+    [
+        (TWO, lambda b: make_pod(b, 0), ""),  # it has its last words to say, or probes to train
+        (TWO, lambda b: crash(b, 0, 7205), "LeftAlone"),
+        (TWO, lambda b: make_pod(b, 0, created=at(7215)), "LeftAlone"),  # drained: the Job controller makes a new one, which meets nobody
+        (TWO, lambda b: make_pod(b, 0, pending=True, created=at(7215)), "LeftAlone"),
+        (ELASTIC, lambda b: make_pod(b, 0, created=at(7215)), ""),
+    ],
+)
+def test_an_index_0_that_is_lost_when_others_are_done_does_not_wait_for_them(body, host, reason):
+    assert why(body, [host(body), done(body, 1, 7200)], now=7216) == reason
+
+
+def test_a_gang_whose_index_0_goes_on_when_others_are_done_runs_and_may_stall():
+    pods = [make_pod(TWO, 0), done(TWO, 1, 7200)]
+    assert after(TWO, plan_for(TWO, [make_job(TWO)], pods, now=at(7300)))["status"]["phase"] == "Running"
+    assert why(TWO, pods, now=9000, report=make_report(stage="Saving"), still=901.0) == "Stalled"
+
+
 @pytest.mark.parametrize("count", ["9" * 18, "9" * 5000, "²"])
 def test_a_count_that_somebody_wrote_on_a_pod_does_not_hold_the_operator_up(count):
     pod = crash(TWO, 1, 0)

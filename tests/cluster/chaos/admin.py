@@ -68,6 +68,33 @@ class Admin:
                 await asyncio.sleep(0.2)
         return f"{path}/{name}"
 
+    async def create_denial(self, namespace: str, group: str, resource: str, words: str) -> str:
+        """A policy by which the API server makes no such objects in a namespace; the path of what binds it there."""
+        base, name = "/apis/admissionregistration.k8s.io/v1", f"{namespace}-{resource}"
+        rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false", "message": words}]}
+        await self.create(f"{base}/validatingadmissionpolicies", {"metadata": {"name": name}, "spec": spec})
+        there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+        binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": there}
+        await self.create(f"{base}/validatingadmissionpolicybindings", {"metadata": {"name": name}, "spec": binding})
+        await self._until_denied(namespace, group, resource, words)
+        return f"{base}/validatingadmissionpolicybindings/{name}"
+
+    async def _until_denied(self, namespace: str, group: str, resource: str, words: str) -> None:
+        """Policies take effect a little after they are made."""
+        path = f"/{f'apis/{group}' if group else 'api'}/v1/namespaces/{namespace}/{resource}?dryRun=All"
+        container = {"name": "main", "image": "none"}
+        pod = {"containers": [container], "restartPolicy": "Never"}
+        spec = pod if resource == "pods" else {"template": {"spec": pod}}
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    await self.create(path, {"metadata": {"name": "probe"}, "spec": spec})
+                except Failed as error:
+                    if words in str(error):
+                        return
+                await asyncio.sleep(0.2)
+
     async def events(self, path: str, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
         """(ADDED, MODIFIED or DELETED, object) of everything from now on, for ever."""
         headers: dict[str, str] = {"Accept": "application/json"}

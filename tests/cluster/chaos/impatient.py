@@ -7,7 +7,13 @@ from patho_operator import client, leader
 ANSWER_SECONDS = 10.0
 LEASE_SECONDS, RENEW_DEADLINE_SECONDS = 75.0, 60.0
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """The process."""
     client.TIMEOUT_SECONDS = ANSWER_SECONDS
     leader.LEASE_SECONDS, leader.RENEW_DEADLINE_SECONDS = LEASE_SECONDS, RENEW_DEADLINE_SECONDS
     operator.run()
+
+
+if __name__ == "__main__":
+    run()

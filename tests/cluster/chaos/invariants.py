@@ -24,6 +24,7 @@ class Memory:
     ended: str = ""  # Succeeded or Failed, once it has been seen
     live: dict[str, int] = dataclasses.field(default_factory=dict)  # attempts of pods that hold or may come to hold a node, by pod uid
     jobs: dict[int, str] = dataclasses.field(default_factory=dict)  # uids of Jobs by attempt
+    pods: dict[str, int] = dataclasses.field(default_factory=dict)  # indexes of all pods that ever were, by uid
 
 
 class Checker:
@@ -78,6 +79,7 @@ class Checker:
     def _see_pod(self, change: str, body: Json) -> None:
         pod = observed.pod(body)
         known = self._memory(pod.run_uid, f"{body['metadata']['namespace']}/{body['metadata']['labels'].get(names.LABEL_RUN)}")
+        known.pods[pod.uid] = pod.index
         if change == "DELETED" or not pod.live:
             known.live.pop(pod.uid, None)
             return
@@ -88,6 +90,10 @@ class Checker:
     def attempts(self, uid: str) -> list[int]:
         """Attempts whose Jobs were seen."""
         return sorted(self._known[uid].jobs) if uid in self._known else []
+
+    def indexes(self, uid: str) -> list[int]:
+        """Indexes of all pods that were ever seen, one for each pod."""
+        return sorted(self._known[uid].pods.values()) if uid in self._known else []
 
     def _violated(self, known: Memory, what: str) -> None:
         sentence = f"{known.name}: {what}"

@@ -14,6 +14,7 @@ from tests.cluster.chaos.witness import Witness
 Json = dict[str, Any]
 IMAGE = "pathoscale/trainer:latest"  # what the operator uses by default
 RUN, PROBE = "life", "probe"
+LONG_SECONDS = 1800  # deadline and time to live: much longer than a life, and shorter than a clock may be wrong
 STEP_SECONDS = 240.0  # for each thing that is waited for; the machine may be busy
 CHECKPOINT = {"step": 10, "url": "gs://work/life/step-00000010", "time": "2030-01-01T00:00:00Z"}
 SCORE = {"task": "PatchClassification", "metric": "balancedAccuracy", "mean": 0.875, "std": 0.0125, "runs": 5, "samples": 40}
@@ -33,7 +34,7 @@ class Life:
             return [str(error)]
 
     async def _live(self) -> list[str]:
-        await self.apply(runs.pretrain(RUN, nodes=2) | {}, queue="fast")
+        await self.apply(runs.pretrain(RUN, nodes=2, activeDeadlineSeconds=LONG_SECONDS), queue="fast")
         await self._admit(1)
         await self.phase("Running")
         await self._fail_a_pod()
@@ -43,9 +44,11 @@ class Life:
         await self._admit(2)
         await self.phase("Running")
         await self._evaluate()
-        await self._end_pod(0, 0, {"reason": "Completed", "message": "done", "step": 10, "checkpoint": CHECKPOINT})
+        await self.end_pod(0, 0, {"reason": "Completed", "message": "done", "step": 10, "checkpoint": CHECKPOINT})
         await self.until("Succeeded", lambda: self.holds("Succeeded"))
         wrong = await self._rest() + self._account()
+        await self.change({"runPolicy": {"ttlSecondsAfterFinished": LONG_SECONDS}})
+        await self.until("the time to live is seen", lambda: self.seen)
         await self.change({"runPolicy": {"ttlSecondsAfterFinished": 0}})
         await self.until("deletion after its time to live", lambda: not self.resource(names.PRETRAIN, RUN))
         await self.admin.delete(cluster.path(names.EVAL, self.namespace, PROBE), "Foreground")
@@ -65,7 +68,7 @@ class Life:
 
     async def _fail_a_pod(self) -> None:
         """Index 1 fails with its last words; the Job controller replaces it."""
-        await self._end_pod(1, 1, {"reason": "Crashed", "message": "CUDA error", "step": 10, "checkpoint": CHECKPOINT})
+        await self.end_pod(1, 1, {"reason": "Crashed", "message": "CUDA error", "step": 10, "checkpoint": CHECKPOINT})
         await self.until("the incident is counted", lambda: self.status(names.PRETRAIN, RUN).get("restarts") == 1)
         await self.until("two pods again", lambda: len(self.running()) == 2)
         await self.phase("Running")
@@ -77,7 +80,8 @@ class Life:
         await self.apply(manifest)
         await self.until("scores", lambda: self.holds("Succeeded", names.EVAL, PROBE))
 
-    async def _end_pod(self, index: int, code: int, words: Json) -> None:
+    async def end_pod(self, index: int, code: int, words: Json) -> None:
+        """The running pod of an index ends with an exit code and last words."""
         pod = next(p for p in self.running() if runs.index(p) == index)
         annotations = {kwok.EXIT_CODE: str(code), kwok.LAST_WORDS: json.dumps(words)}
         path = cluster.path("Pod", self.namespace, pod["metadata"]["name"])
@@ -101,12 +105,11 @@ class Life:
     def _account(self) -> list[str]:
         """What the run says of itself, and which Jobs there ever were."""
         found, probe = self.status(names.PRETRAIN, RUN), self.status(names.EVAL, PROBE)
-        body = self.resource(names.PRETRAIN, RUN) or {"metadata": {"uid": ""}}
         told = {
             "attempt, restarts, disruptions": ((found["attempt"], found["restarts"], found["disruptions"]), (2, 1, 0)),
             "reasons of attempts": ([a["reason"] for a in found["attempts"]], ["Suspended", "Completed"]),
             "checkpoint": (found["checkpoint"]["latest"], CHECKPOINT),
-            "attempts that had a Job": (self.checker.attempts(body["metadata"]["uid"]), [1, 2]),
+            "attempts that had a Job": (self.checker.attempts(self.uid), [1, 2]),
             "attempts of the evaluation": ((probe["attempt"], probe["restarts"]), (1, 0)),
             "scores": (probe["results"], [SCORE]),
         }
@@ -123,6 +126,17 @@ class Life:
 
     def resource(self, kind: str, name: str) -> Json | None:
         return self.witness.get(kind, self.namespace, name)
+
+    @property
+    def uid(self) -> str:
+        """The run's; empty if there is none."""
+        return str((self.resource(names.PRETRAIN, RUN) or {"metadata": {"uid": ""}})["metadata"]["uid"])
+
+    @property
+    def seen(self) -> bool:
+        """Whether the operator has seen the run's newest specification."""
+        body = self.resource(names.PRETRAIN, RUN)
+        return bool(body) and (body or {})["status"].get("observedGeneration") == (body or {})["metadata"]["generation"]
 
     def status(self, kind: str, name: str) -> Json:
         return (self.resource(kind, name) or {}).get("status") or {}

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -62,7 +62,8 @@ class Proxy:
         self.missing: set[Right] = set()  # that were used and not granted
         self.malformed: list[str] = []  # deletes that were refused
         self.watches = watches.Watches()
-        self.down = False  # the API server does not answer at all
+        self._down = False  # the API server does not answer at all
+        self._open: list[web.Request] = []  # watches
         self.url = ""
 
     async def __aenter__(self) -> "Proxy":
@@ -84,7 +85,7 @@ class Proxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         target = read(request.method, request.path, dict(request.query))
-        if self.down:
+        if self._down:
             return _abort(request)
         if target:
             self.rights.add((target.group, target.resource, target.verb))
@@ -95,6 +96,14 @@ class Proxy:
             return await self._watch(request, target)
         fault = self._due(request, target)
         return await FAULTS[fault.kind](self, request, body, fault) if fault else await self._answer(request, body, target)
+
+    async def outage(self, seconds: float) -> None:
+        """The API server is away for a while: what was open is cut, and what is asked gets no answer. Everybody else goes on."""
+        self._down = True
+        for request in [*self._open]:
+            _reset(request)
+        await asyncio.sleep(seconds)
+        self._down = False
 
     def _due(self, request: web.Request, target: Target | None) -> Fault | None:
         """The fault of this very call."""
@@ -126,13 +135,21 @@ class Proxy:
         """Events as they come, except for what `watches` does to them."""
         async with self._session.get(self._url(request), headers=_headers(request)) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]})
-            with contextlib.suppress(ConnectionError):  # the operator is gone
+            with self._kept(request), contextlib.suppress(ConnectionError):  # the operator is gone
                 await response.prepare(request)
                 async for line in answer.content:
                     if await self.watches.passed(line, target.resource if target else "", response) == "Cut":
                         _reset(request)
                         break
             return response
+
+    @contextlib.contextmanager
+    def _kept(self, request: web.Request) -> Iterator[None]:
+        self._open.append(request)
+        try:
+            yield
+        finally:
+            self._open.remove(request)
 
     def _url(self, request: web.Request) -> str:
         return self._upstream + request.path_qs
