@@ -148,7 +148,7 @@ def silent_seconds(s: Situation) -> float | None:
     seen = s.observed.seen
     if seen is None or not s.gathered:
         return None
-    gathered = max((p.started or p.created for p in s.pods if p.running), default=seen.heard)
+    gathered = max((max(p.created, _past(p.started or p.created, s.now)) for p in s.pods if p.running), default=seen.heard)
     return min(seen.still_seconds, times.seconds_between(gathered, seen.heard))
 
 
@@ -226,6 +226,11 @@ def _lost(s: Situation) -> Iterator[tuple[int, observed.Time]]:
         if alive and alive.deletion:  # on its way out, or on a node that does not answer
             yield index.number, alive.deletion
         elif index.failed:
-            yield index.number, max(p.end for p in index.failed)
+            yield index.number, max(_past(p.end, s.now) for p in index.failed)
         elif alive and alive.earlier_failures:
             yield index.number, alive.created
+
+
+def _past(stamp: observed.Time, now: observed.Time) -> observed.Time:
+    """A time that a kubelet wrote; long ago if its clock is ahead, or a time-out would begin when that clock says."""
+    return stamp if stamp <= now else observed.EPOCH

@@ -3,6 +3,7 @@
 Only `on.event` and `index` are used: kopf's other handlers put finalizers and annotations on users' objects.
 """
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -40,13 +41,12 @@ class Indexes:
     newer: dict[Key, dict[str, int]] = dataclasses.field(default_factory=dict)  # versions by uid that a complete list showed
     written: dict[Key, Json] = dataclasses.field(default_factory=dict)  # what this operator wrote last, until the index has it
     settled: dict[Key, int] = dataclasses.field(default_factory=dict)  # versions of those that need no second look
+    relisted: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # a watch had expired: what went meanwhile is not told
 
     def body(self, key: Key) -> Json | None:
         """The newest known form of a resource; None if it is not known."""
-        stored = next(iter(self.resources.get(key, ())), None) if key in self.resources else None
-        body: Json | None = json.loads(stored) if stored else None
-        if body and body["metadata"]["uid"] in self.ghosts:
-            return None
+        found = map(json.loads, _values(self.resources, key))  # two where one was made anew while the watch was down
+        body: Json | None = max((b for b in found if b["metadata"]["uid"] not in self.ghosts), key=_version, default=None)
         own = self.written.get(key)
         if own is None:
             return body
@@ -113,10 +113,12 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
     async def remember(resources: Any, jobs: Any, pods: Any, evals: Any, **_: Any) -> None:
         indexes.resources, indexes.jobs, indexes.pods, indexes.evals = resources, jobs, pods, evals
 
-    async def on_resource(body: Any, **_: Any) -> None:
+    async def on_resource(body: Any, event: Any, **_: Any) -> None:
+        _notice_list(indexes, event)
         resource_changed(queue, indexes, body)
 
-    async def child_changed(body: Any, **_: Any) -> None:
+    async def child_changed(body: Any, event: Any, **_: Any) -> None:
+        _notice_list(indexes, event)
         key = _run_key(body)
         if key.kind in names.PLURALS:  # anybody may put our labels on a pod: here, in `hosts` and in complete lists
             queue.add(key, COALESCE_SECONDS)
@@ -139,6 +141,12 @@ def resource_changed(queue: Queue, indexes: Indexes, body: Json) -> None:
     own = indexes.settled.pop(key, None) == _version(body)
     for each in (*([] if own else [key]), *indexes.waiting_for(key), *_run_of_evaluation(body)):
         queue.add(each)
+
+
+def _notice_list(indexes: Indexes, event: Any) -> None:
+    """kopf lists when it starts, and when a watch has expired: then it tells of nothing that went in between."""
+    if event["type"] is None:
+        indexes.relisted.set()
 
 
 async def _index_resource(body: Any, **_: Any) -> dict[Key, str]:

@@ -67,8 +67,8 @@ class Pod:
 
     @property
     def end(self) -> Time:
-        """When it ended, as far as anything tells."""
-        return self.finished or self.started or self.created
+        """When it ended, as far as anything tells; a kubelet whose clock is behind ended none before the API server made it."""
+        return max(self.finished or self.started or self.created, self.created)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

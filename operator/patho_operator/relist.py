@@ -1,6 +1,9 @@
-"""Every few minutes one complete list of each kind: finds what watches missed, and what they remember although it is gone."""
+"""Every few minutes, and after a watch has expired, one complete list of each kind: finds what watches missed, and what they remember
+although it is gone.
+"""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -14,6 +17,7 @@ from patho_operator.queue import Queue
 
 log = logging.getLogger(__name__)
 
+ARRIVAL_SECONDS = 2.0  # for the rest of the list that kopf makes when a watch has expired
 KINDS = (*names.PLURALS, "Job", "Pod")
 
 
@@ -30,12 +34,19 @@ class Relist:
 
     async def run(self, every_seconds: float) -> None:
         """For ever; a round that fails is tried again soon."""
+        await asyncio.sleep(min(every_seconds, ARRIVAL_SECONDS))
+        self.indexes.relisted.clear()  # kopf's first lists are no sign of an expired watch
         while True:
-            await asyncio.sleep(every_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_seconds):
+                    await self.indexes.relisted.wait()
+                    await asyncio.sleep(ARRIVAL_SECONDS)
+            self.indexes.relisted.clear()
             try:
                 await self.once()
             except errors.ApiError as error:
                 log.warning("complete list: %s", error)
+                self.indexes.relisted.set()
 
     async def once(self) -> None:
         """One round."""

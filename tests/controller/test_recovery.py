@@ -90,6 +90,18 @@ def test_a_gang_whose_index_0_is_done_is_not_replaced_while_its_job_completes(ot
     assert why(TWO, pods, now=7600) == ""
 
 
+def test_a_kubelet_whose_clock_is_ahead_delays_no_time_out():
+    failed = make_pod(TWO, 1, exit_code=1, ended=at(3600))
+    assert why(TWO, [make_pod(TWO, 0), failed], now=300) == "ReformTimeout"
+    pods = [make_pod(TWO, index, started=at(3600)) for index in (0, 1)]
+    assert why(TWO, pods, now=901, report=make_report()) == "Stalled"
+
+
+def test_a_kubelet_whose_clock_is_behind_ends_no_gang():
+    pods = [make_pod(TWO, 0, created=at(0)), make_pod(TWO, 1, exit_code=0, created=at(0), ended=at(-3600))]
+    assert why(TWO, pods, now=60) == ""
+
+
 def done(body, index, seconds):
     return make_pod(body, index, exit_code=0, ended=at(seconds))
 

@@ -1,5 +1,6 @@
 """Indexes, complete lists, health, metrics and settings: small parts of the rim."""
 
+import asyncio
 import dataclasses
 import json
 import subprocess
@@ -41,6 +42,30 @@ def test_ghosts_are_not_seen():
     indexes.ghosts = {UID, "job-1", "p"}
     assert indexes.body(KEY) is None
     assert indexes.observe(KEY) == observed.Observed()
+
+
+def test_a_resource_made_anew_under_the_old_name_hides_behind_no_ghost():
+    indexes = Indexes(resources={KEY: stored(make_pretrain(), "7") + stored(make_pretrain(uid="new"), "9")})
+    assert indexes.body(KEY)["metadata"]["uid"] == "new"
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_after_a_watch_has_expired_a_complete_list_is_made_at_once(cluster, fake, monkeypatch, failures):
+    """What went while the watch was down is told by nobody."""
+    monkeypatch.setattr(relist, "ARRIVAL_SECONDS", 0.01)
+    for kind in relist.KINDS:
+        fake.answers["GET", path(kind)] = 200, {"metadata": {}, "items": []}
+    if failures:
+        fake.answers["GET", path(kind)] = [(500, {}), (200, {"metadata": {}, "items": []})]
+    made, indexes = asyncio.Event(), Indexes()
+    lists = asyncio.create_task(relist.Relist(cluster, indexes, queue.Queue(), set(), (), made.set).run(3600))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await made.wait()
+    indexes.relisted.set()
+    async with asyncio.timeout(10):
+        await made.wait()
+    lists.cancel()
 
 
 async def test_a_complete_list_drops_ghosts_and_finds_what_was_missed(cluster, fake):

@@ -10,8 +10,16 @@ from typing import Any
 import aiohttp
 from kubernetes.aio import client, config
 
+from patho_api import names
+
 Json = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
+SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+RESTRICTED_POD = {
+    "containers": [{"name": names.CONTAINER, "image": "none", "securityContext": SECURITY}],
+    "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+    "restartPolicy": "Never",
+}
 
 
 class Failed(RuntimeError):
@@ -83,9 +91,7 @@ class Admin:
     async def _until_denied(self, namespace: str, group: str, resource: str, words: str) -> None:
         """Policies take effect a little after they are made."""
         path = f"/{f'apis/{group}' if group else 'api'}/v1/namespaces/{namespace}/{resource}?dryRun=All"
-        container = {"name": "main", "image": "none"}
-        pod = {"containers": [container], "restartPolicy": "Never"}
-        spec = pod if resource == "pods" else {"template": {"spec": pod}}
+        spec = RESTRICTED_POD if resource == "pods" else {"template": {"spec": RESTRICTED_POD}}
         async with asyncio.timeout(120):
             while True:
                 try:

@@ -3,18 +3,22 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from patho_api import names
+from patho_operator import cluster
 from tests.cluster import controlplane, release
 from tests.cluster.chaos import admin, invariants, lanes, proxy, watches
 from tests.cluster.chaos.life import Life
 from tests.cluster.chaos.witness import Witness
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{release.NAMESPACE}/leases/pathoscale-operator"
 IMPATIENT = "tests.cluster.chaos.impatient"
 WATCHED = ("pathopretrains", "pathoevals", "jobs", "pods")
 # complete lists find what watches lost: in seconds here, in minutes in production
@@ -90,6 +94,11 @@ class World:
         }
         return lanes.Lane(self.arena.folder, name, kubeconfig, module, ENVIRONMENT | known | environment)
 
+    async def clear(self) -> None:
+        """Delete the resources that are left: the next world's operator would lead them."""
+        for kind, namespace in itertools.product(names.PLURALS, self.witness.namespaces):
+            await self.admin.delete(cluster.path(kind, namespace))
+
     async def live(self, namespace: str) -> list[str]:
         """One life."""
         return await Life(self.admin, self.witness, self.checker, namespace).live()
@@ -106,10 +115,12 @@ async def world(arena: Arena) -> AsyncIterator[World]:
     """A proxy and a witness."""
     async with await admin.connect(arena.admin_kubeconfig) as api, proxy.Proxy(api.host, api.tls) as between:
         made = World(arena, api, between)
+        await api.delete(LEASE)  # of an earlier world's operator, which was killed: nobody has to wait until it is over
         async with asyncio.TaskGroup() as group:  # a witness that fails ends everything
             watching = group.create_task(made.witness.run())
             yield made
             watching.cancel()
+        await made.clear()
 
 
 async def side_by_side(made: World, cases: Iterable[Case], at_once: int) -> list[Outcome]:

@@ -25,6 +25,7 @@ class Life:
 
     def __init__(self, admin: Admin, witness: Witness, checker: invariants.Checker, namespace: str) -> None:
         self.admin, self.witness, self.checker, self.namespace = admin, witness, checker, namespace
+        witness.follow(namespace)
 
     async def live(self) -> list[str]:
         """Live it; what was not as it must be, besides what the checker sees at every moment."""

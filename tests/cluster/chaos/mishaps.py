@@ -1,7 +1,7 @@
 """Stories of what clusters do to runs: what is full, lost, refused or taken away."""
 
 from patho_operator import cluster
-from tests.cluster.chaos import acts
+from tests.cluster.chaos import acts, admin
 from tests.cluster.chaos.life import Life
 
 
@@ -85,10 +85,8 @@ async def a_preempted_pod_comes_back(life: Life) -> None:
         await life.admin.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": here}})
     await acts.start(life, resources=gpus, nodeSelector=here, priorityClassName="lowly")
     await acts.running(life, 1)
-    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
-    container = {"name": "main", "image": "none", "resources": gpus, "securityContext": security}
-    strict = {"seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"containers": [container], "priorityClassName": "lordly", "nodeSelector": here, "securityContext": strict}
+    (container,) = admin.RESTRICTED_POD["containers"]
+    spec = admin.RESTRICTED_POD | {"containers": [container | {"resources": gpus}], "priorityClassName": "lordly", "nodeSelector": here}
     await life.admin.create(cluster.path("Pod", life.namespace), {"metadata": {"name": "lord"}, "spec": spec})
     await acts.says(life, "Running", "1 of 2 nodes placed")
     await life.admin.delete(cluster.path("Pod", life.namespace, "lord"))

@@ -138,8 +138,10 @@ class Proxy:
             with self._kept(request), contextlib.suppress(ConnectionError):  # the operator is gone
                 await response.prepare(request)
                 async for line in answer.content:
-                    if await self.watches.passed(line, target.resource if target else "", response) == "Cut":
+                    end = await self.watches.passed(line, target.resource if target else "", response)
+                    if end == "Cut":
                         _reset(request)
+                    if end:
                         break
             return response
 

@@ -6,26 +6,24 @@ from tests.cluster.chaos import campaign, proxy, watches
 from tests.cluster.chaos.campaign import Arena
 from tests.cluster.chaos.test_faults import judge
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
-AT_ONCE, OPERATORS_AT_ONCE = 16, 4
+# Lives wait more than they work: on two cores so many keep a control plane busy, and answers still come within a second or two
+AT_ONCE, OPERATORS_AT_ONCE = 24, 5
 
 
-@pytest.mark.parametrize("kind", proxy.ERRORS)
-async def test_every_call_fails(arena: Arena, kind: str):
+async def test_every_call_fails_in_every_way(arena: Arena):
     async with campaign.world(arena) as made, made.lane("errors") as lane:
-        judge(await campaign.side_by_side(made, campaign.calls([kind]), AT_ONCE))
+        judge(await campaign.side_by_side(made, campaign.calls(proxy.ERRORS), AT_ONCE))
         assert not lane.crashes
 
 
-@pytest.mark.parametrize("kind", proxy.KILLS)
-async def test_the_operator_is_killed_at_every_call(arena: Arena, kind: str):
+async def test_the_operator_is_killed_before_and_after_every_call(arena: Arena):
     async with campaign.world(arena) as made:
-        judge(await campaign.each_with_an_operator(made, campaign.calls([kind]), OPERATORS_AT_ONCE))
+        judge(await campaign.each_with_an_operator(made, campaign.calls(proxy.KILLS), OPERATORS_AT_ONCE))
 
 
-@pytest.mark.parametrize("kind", watches.KINDS)
-async def test_watches_lie_at_every_event(arena: Arena, kind: str):
+async def test_watches_lie_in_every_way_at_every_event(arena: Arena):
     async with campaign.world(arena) as made, made.lane("watches") as lane:
-        judge(await campaign.side_by_side(made, campaign.events([kind]), AT_ONCE))
+        judge(await campaign.side_by_side(made, campaign.events(watches.KINDS), AT_ONCE))
         assert not lane.crashes

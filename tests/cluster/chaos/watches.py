@@ -9,6 +9,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 Kind = Literal["lost", "late", "twice", "cut", "expired", "old list"]
+End = Literal["", "Cut", "Closed"]  # a cut may swallow what was written before it
 KINDS: tuple[Kind, ...] = ("lost", "late", "twice", "cut", "expired", "old list")
 EXPIRED = {
     "type": "ERROR",
@@ -54,8 +55,8 @@ class Watches:
             self._first.setdefault(request, (answer.status, answer.body))
         return answer
 
-    async def passed(self, line: bytes, resource: str, response: web.StreamResponse) -> Literal["", "Cut"]:
-        """Pass one event on, or do what befalls it. `Cut` ends the stream."""
+    async def passed(self, line: bytes, resource: str, response: web.StreamResponse) -> End:
+        """Pass one event on, or do what befalls it; how the stream ends, if it does."""
         event = json.loads(line)
         fault = self._due(event, resource)
         if fault is None:
@@ -74,7 +75,7 @@ class Watches:
         fault.held = fault.kind == "late" and (fault.held or due)  # none may overtake it
         return fault if due or fault.held else None
 
-    async def _befall(self, fault: Fault, line: bytes, response: web.StreamResponse) -> Literal["", "Cut"]:
+    async def _befall(self, fault: Fault, line: bytes, response: web.StreamResponse) -> End:
         match fault.kind:
             case "lost":
                 return ""
@@ -91,7 +92,7 @@ class Watches:
         if fault.relist:
             self._gates[fault.resource] = fault.relist
         await response.write(json.dumps(EXPIRED).encode() + b"\n")
-        return "Cut"
+        return "Closed"
 
     def _later(self, seconds: float, line: bytes, response: web.StreamResponse) -> None:
         async def write() -> None:

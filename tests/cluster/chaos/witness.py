@@ -17,11 +17,12 @@ OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
 class Witness:
-    """The newest form of every object of ours, by (kind, namespace, name)."""
+    """The newest form of every object of ours in the namespaces that it follows, by (kind, namespace, name)."""
 
     def __init__(self, admin: Admin, checker: Checker) -> None:
         self._admin, self._checker = admin, checker
         self.objects: dict[tuple[str, str, str], Json] = {}
+        self.namespaces: set[str] = set()
         self._changed: collections.defaultdict[str, asyncio.Condition] = collections.defaultdict(asyncio.Condition)
 
     async def run(self) -> None:
@@ -33,6 +34,8 @@ class Witness:
     async def _watch(self, kind: str) -> None:
         async for change, body in self._admin.events(cluster.path(kind), "" if kind in names.PLURALS else OURS):
             namespace = body["metadata"]["namespace"]
+            if namespace not in self.namespaces:
+                continue
             key = kind, namespace, body["metadata"]["name"]
             if change == "DELETED":
                 self.objects.pop(key, None)
@@ -41,6 +44,10 @@ class Witness:
             self._checker.see(change, body)
             async with self._changed[namespace]:
                 self._changed[namespace].notify_all()
+
+    def follow(self, namespace: str) -> None:
+        """See what happens in a namespace in which nothing of ours is yet."""
+        self.namespaces.add(namespace)
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """One object; None if there is none."""
