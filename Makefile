@@ -39,7 +39,7 @@ bench: $(READY) ## the measurements of tests/bench
 	@$(BIN)/pytest -q tests/bench -m bench -s
 
 chaos: $(READY) ## every fault at every call of a run's life, outages, edits; prints counts (about 40 minutes)
-	@$(BIN)/pytest tests/cluster/chaos -m chaos -s
+	@$(BIN)/pytest tests/cluster -m chaos -s
 
 fuzz: $(READY) ## 1,000 damaged slides: no crash, no hang, no wrong pixel (about 4 minutes)
 	@FUZZ_SLIDES=1000 $(BIN)/pytest -q tests/trainer/data/test_fuzz.py -s

@@ -101,6 +101,7 @@ CONDITIONS: Final = (
     "Failed",
 )
 PHASES: Final = ("Pending", "Queued", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed")
+REASON_HOST_LOST: Final = "HostLost"  # last words of a pod that ended because pod 0, which hosts the rendezvous, was gone
 EVENT_REASONS: Final = (
     "AttemptCreated",
     "AttemptFailed",

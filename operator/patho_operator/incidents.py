@@ -1,7 +1,8 @@
 """How many incidents an attempt has had. A gang fails together: several pods that fail at about the same time are one incident.
 
 Three things end a pod without being the run's fault: a disruption, SIGTERM after saving (143), and the loss of index 0, which
-hosts the rendezvous: when it goes the others end by themselves.
+hosts the rendezvous: when it goes the others end by themselves, and say so. Whether that is an incident, index 0's own end tells: the
+others' is known at once, that of an index 0 on a dead node only minutes later.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ class Counts:
 
 def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
     """Totals over all attempts up to this one, as far as pods and rank 0's report still show them."""
-    groups = list(_groups(_before_success(pods)))
+    groups = list(_groups(_causes(_before_success(pods))))
     host = _current(pods, index=0)
     faults = [group for group in groups if not _excused(group, host)]
     disruptions = len(groups) - len(faults)
@@ -39,7 +40,13 @@ def count(job: Job, pods: Sequence[Pod], seen: Seen | None) -> Counts:
 
 def faulty(pods: Iterable[Pod]) -> list[Pod]:
     """Pods that failed by themselves, oldest first."""
-    return sorted((p for p in pods if p.phase == "Failed" and not p.stopped), key=lambda p: p.end)
+    return sorted((p for p in pods if p.phase == "Failed" and not p.stopped and not p.host_lost), key=lambda p: p.end)
+
+
+def _causes(pods: Sequence[Pod]) -> Sequence[Pod]:
+    """Without those that lost index 0, where its own end is known."""
+    told = any(p.index == 0 and p.phase == "Failed" for p in pods)
+    return [p for p in pods if not (told and p.host_lost)]
 
 
 def _before_success(pods: Sequence[Pod]) -> Sequence[Pod]:
@@ -65,7 +72,7 @@ def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:
 
 def _excused(group: Sequence[Pod], host: Pod | None) -> bool:
     """Whether a disruption began it, or index 0 was taken away without a trace (deleted by hand)."""
-    if any(pod.stopped for pod in group):
+    if any(pod.stopped for pod in group) or all(pod.host_lost for pod in group):
         return True
     without_host = all(pod.index != 0 for pod in group)
     replaced = host is not None and host.created > group[0].end and not host.earlier_failures

@@ -18,6 +18,8 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=times.UTC)
 # Set by the Job controller on each pod of a Job with backoffLimitPerIndex: failures of this index before this pod
 FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
 SIGHT_SECONDS = 180.0  # between two answers of rank 0; beyond this the operator has lost sight of it (5,000 runs are asked every 100 s)
+LARGEST = 10**12  # no count and no sum of seconds is larger: somebody wrote it
+MOST_REASON_CHARACTERS = 128  # of an attempt's reason in status
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
@@ -50,6 +52,7 @@ class Pod:
     node: str = ""
     deletion: Time | None = None  # when it must be gone: its grace period is over
     disrupted: bool = False
+    host_lost: bool = False  # it ended because index 0, which hosts the rendezvous, was gone
     scheduled: bool = False
     trouble: str = ""  # why it does not run, in the API's own words
     trouble_reason: str = ""
@@ -171,7 +174,7 @@ def job(body: Json) -> Job:
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         version=_number(metadata.get("resourceVersion")),
-        attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
+        attempt=_small(metadata["name"].rpartition("-")[2]),  # a label can be edited, a name cannot
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
         started=times.parse((body.get("status") or {}).get("startTime")),
         owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), ""),
@@ -186,8 +189,8 @@ def job(body: Json) -> Job:
         image=annotations.get(names.ANNOTATION_IMAGE, ""),
         accelerators=devices.per_pod(spec),
         model_url=annotations.get(names.ANNOTATION_MODEL_URL, ""),
-        reason=annotations.get(names.ANNOTATION_REASON, ""),
-        from_step=int(step) if step.isdigit() else None,
+        reason=annotations.get(names.ANNOTATION_REASON, "")[:MOST_REASON_CHARACTERS],
+        from_step=_small(step) if step.isdecimal() else None,
         before=_before(annotations.get(names.ANNOTATION_BEFORE, "")),
     )
 
@@ -203,8 +206,8 @@ def pod(body: Json) -> Pod:
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         version=_number(metadata.get("resourceVersion")),
-        attempt=_number((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
-        index=_number(annotations.get(COMPLETION_INDEX)),
+        attempt=_small((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
+        index=_small(annotations.get(COMPLETION_INDEX)),
         phase=status.get("phase", "Pending"),
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
         run_uid=(metadata.get("labels") or {}).get(names.LABEL_UID, ""),
@@ -217,10 +220,11 @@ def pod(body: Json) -> Pod:
         node=(body.get("spec") or {}).get("nodeName", ""),
         deletion=times.parse(metadata.get("deletionTimestamp")),
         disrupted=_condition(body, "DisruptionTarget") is not None,
+        host_lost=_lost_its_host(ended),
         scheduled=_condition(body, "PodScheduled") is not None,
         trouble=trouble,
         trouble_reason=trouble_reason,
-        earlier_failures=sum(_number(annotations.get(name)) for name in FAILURE_COUNTS),
+        earlier_failures=sum(_small(annotations.get(name)) for name in FAILURE_COUNTS),
     )
 
 
@@ -258,6 +262,11 @@ def last_words(text: str) -> report.LastWords | None:
         return report.LastWords.model_validate_json(text)
     except ValueError:
         return None
+
+
+def _lost_its_host(ended: Json) -> bool:
+    words = last_words(ended["message"]) if ended.get("exitCode") and ended.get("message") else None
+    return words is not None and words.reason == names.REASON_HOST_LOST
 
 
 def _condition(body: Json, kind: str) -> Json | None:
@@ -303,9 +312,15 @@ def _before(text: str) -> Before:
     """Totals out of a Job's annotation; zeros if somebody has spoilt it (status still knows them, and totals never fall)."""
     try:
         found = json.loads(text)
-        return Before(int(found["restarts"]), int(found["disruptions"]), float(found["acceleratorSeconds"]))
+        before = Before(int(found["restarts"]), int(found["disruptions"]), float(found["acceleratorSeconds"]))
     except (ValueError, TypeError, KeyError, OverflowError):
         return Before()
+    return before if all(0 <= total < LARGEST for total in dataclasses.astuple(before)) else Before()
+
+
+def _small(text: str | None) -> int:
+    """A count out of a label or annotation; 0 where it is none, or larger than status may hold."""
+    return found if (found := _number(text)) < LARGEST else 0
 
 
 def _number(text: str | None) -> int:

@@ -78,7 +78,7 @@ def _start(s: Situation, step: Step) -> str | None:
 
 def _attempts(s: Situation, step: Step, words: report.LastWords | None) -> list[Attempt]:
     known = {a.number: a for a in s.subject.status.attempts}
-    if s.job and s.job.attempt not in known:
+    if s.job and s.job.attempt and s.job.attempt not in known:
         known[s.job.attempt] = Attempt(
             number=s.job.attempt, reason=s.job.reason, from_step=s.job.from_step, start=times.write(s.job.created)
         )

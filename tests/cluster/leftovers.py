@@ -30,12 +30,13 @@ def make_cgroups(name: str) -> None:
 def remove(net: network.Network) -> None:
     """End and remove containers, mounts, bridge, rules, cgroups and files of a slot. Its daemons must have been stopped."""
     namespaces = list(_network_namespaces(net.folder))
-    waiting.until(lambda: not _kill_members(net), what=f"end of all containers of {net.name}", seconds=30)
+    waiting.until(lambda: not _kill_all(net), what=f"end of all containers of {net.name}", seconds=30)
     _unmount(net.folder)
     for namespace in namespaces:
         subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
     network.down(net)
-    _remove_cgroups(net.name)
+    for name in _cgroups(net):
+        _remove_cgroups(name)
     _remove_traces(net)
     if net.folder.exists():
         shutil.rmtree(net.folder)
@@ -47,10 +48,23 @@ def _hierarchies() -> list[pathlib.Path]:
     return [h for h in CGROUPS.iterdir() if h.is_dir() and not h.is_symlink()]
 
 
-def _kill_members(net: network.Network) -> list[int]:
-    """Kill every process in the slot's cgroup, and containerd's shims of its folder; those that were found."""
-    found = {int(pid) for root in _hierarchies() for file in (root / net.name).rglob("cgroup.procs") for pid in file.read_text().split()}
-    found |= set(_shims(net.folder))
+def kill_members(cgroup: str) -> list[int]:
+    """Kill every process in a cgroup and below; those that were found."""
+    files = [file for root in _hierarchies() for file in (root / cgroup).rglob("cgroup.procs")]
+    return _kill({int(pid) for file in files for pid in file.read_text().split()})
+
+
+def _kill_all(net: network.Network) -> list[int]:
+    """The same for the cgroups of the slot's nodes, and for containerd's shims of its folder."""
+    return [*(pid for name in _cgroups(net) for pid in kill_members(name)), *_kill(set(_shims(net.folder)))]
+
+
+def _cgroups(net: network.Network) -> list[str]:
+    """Of the slot's nodes."""
+    return sorted({found.name for root in _hierarchies() for found in root.glob(f"{net.name}-*")})
+
+
+def _kill(found: set[int]) -> list[int]:
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -61,13 +75,13 @@ def _shims(folder: pathlib.Path) -> Iterator[int]:
     for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             words = entry.read_bytes().decode(errors="replace").split("\0")
-            if "containerd-shim" in words[0] and str(folder / "containerd.sock") in words:
+            if "containerd-shim" in words[0] and any(w.startswith(f"{folder}/") and w.endswith("containerd.sock") for w in words):
                 yield int(entry.parent.name)
 
 
 def _network_namespaces(folder: pathlib.Path) -> Iterator[str]:
-    """Names of the namespaces that the node's pods live in, from containerd's own files."""
-    for file in (folder / "containerd" / "state").glob("io.containerd.runtime.v2.task/k8s.io/*/config.json"):
+    """Names of the namespaces that the nodes' pods live in, from containerd's own files."""
+    for file in folder.glob("*/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/config.json"):
         for namespace in json.loads(file.read_text())["linux"]["namespaces"]:
             if namespace["type"] == "network" and namespace.get("path", "").startswith(("/run/netns/", "/var/run/netns/")):
                 yield pathlib.Path(namespace["path"]).name

@@ -23,8 +23,12 @@ class Network:
 
     @property
     def gateway(self) -> str:
-        """This machine, as pods see it."""
-        return f"10.{88 + self.slot}.0.1"
+        """This machine, as pods see it, and its first node."""
+        return self.address(0)
+
+    def address(self, number: int) -> str:
+        """Of a node."""
+        return f"10.{88 + self.slot}.0.{number + 1}"
 
     @property
     def pods(self) -> str:
@@ -77,6 +81,11 @@ def up(network: Network, api_port: int) -> None:
     (network.folder / "api-port").write_text(str(api_port))
     for table, chain, *rule in _rules(network, api_port):
         _run("iptables", "-w", "-t", table, "-I", chain, *rule)
+
+
+def add_address(network: Network, address: str) -> None:
+    """Give the bridge the address of a further node; it goes with the bridge."""
+    _run("ip", "address", "add", f"{address}/32", "dev", network.name)
 
 
 def down(network: Network) -> None:

@@ -47,44 +47,98 @@ def reason_against() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """The running node."""
+    """A running node. Several live on this machine, on one bridge: each with a containerd, a cgroup and an address of its own."""
 
     plane: ControlPlane
     network: network.Network
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the Node object."""
+        return f"real-{self.number}"
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where its files lie."""
+        return self.network.folder / self.name
+
+    @property
+    def address(self) -> str:
+        """Of its kubelet; the first node's is the bridge's own."""
+        return self.network.address(self.number)
+
+    @property
+    def cgroup(self) -> str:
+        """Holds all its pods; not below another node's, which would have to hand controllers down."""
+        return f"{self.network.name}-{self.name}"
+
+    def lose_power(self) -> None:
+        """Kubelet, containerd and all containers end in an instant, and nobody tells the API server."""
+        for process in ("kubelet", "containerd"):
+            self.plane.processes.kill(f"{process}-{self.name}")
+        leftovers.kill_members(self.cgroup)
 
 
 def start(plane: ControlPlane) -> Node:
-    """Start the node and wait until it is ready and names resolve. `leftovers.remove` ends and removes everything."""
+    """Start the first node and wait until it is ready and names resolve. `leftovers.remove` ends and removes everything."""
     net = plane.network
     network.up(net, plane.port)
-    leftovers.make_cgroups(net.name)
-    ports = {"kubelet": controlplane.free_port(), "coredns": controlplane.free_port()}
-    _write_configuration(plane, ports)
-    plane.processes.start("containerd", ["containerd", "--config", net.folder / "containerd.toml"])
-    waiting.until(lambda: plane.processes.check("containerd") and _ctr(net, "version"), what="containerd answers")
-    _import_images(net)
-    _start_kubelet(plane)
+    port = controlplane.free_port()
+    _fill("Corefile", net.folder, GATEWAY=net.gateway, PORT=port, FOLDER=net.folder, NAME=net.name, PKI=plane.authority.folder)
+    found = _start(Node(plane, net))
     _start_coredns(plane)
-    waiting.until(lambda: _is_ready(plane), what="node ready", seconds=60)
-    waiting.until(lambda: plane.processes.check("coredns") and _answers(ports["coredns"]), what="CoreDNS ready", seconds=60)
-    return Node(plane, net)
+    waiting.until(lambda: plane.processes.check("coredns") and _answers(port), what="CoreDNS ready", seconds=60)
+    return found
 
 
-def _write_configuration(plane: ControlPlane, ports: dict[str, int]) -> None:
-    net, folder = plane.network, plane.network.folder
-    values = {"FOLDER": str(folder), "PAUSE": images.PAUSE, "NAME": net.name, "GATEWAY": net.gateway, "PKI": str(plane.authority.folder)}
-    for name, port in (("containerd.toml", 0), ("kubelet.yaml", ports["kubelet"]), ("Corefile", ports["coredns"])):
-        text = (MANIFESTS / name).read_text()
-        for key, value in {**values, "PORT": str(port)}.items():
-            text = text.replace(f"@{key}@", value)
-        (folder / name).write_text(text)
-    (folder / "resolv.conf").write_text(f"nameserver {net.gateway}\n")
-    (folder / "cni").mkdir()
-    (folder / "cni" / "10-pods.conflist").write_text(json.dumps(_cni(net)))
+def start_another(first: Node, number: int) -> Node:
+    """A further node beside the first one."""
+    made = dataclasses.replace(first, number=number)
+    network.add_address(first.network, made.address)
+    return _start(made)
+
+
+def _start(node: Node) -> Node:
+    leftovers.make_cgroups(node.cgroup)
+    _write_configuration(node)
+    processes, containerd = node.plane.processes, f"containerd-{node.name}"
+    processes.start(containerd, ["containerd", "--config", node.folder / "containerd.toml"])
+    waiting.until(lambda: processes.check(containerd) and _ctr(node, "version"), what="containerd answers")
+    _import_images(node)
+    _start_kubelet(node)
+    waiting.until(lambda: _is_ready(node), what=f"node {node.name} ready", seconds=60)
+    return node
+
+
+def _write_configuration(node: Node) -> None:
+    (node.folder / "cni").mkdir(parents=True)
+    _fill("containerd.toml", node.folder, FOLDER=node.folder, PAUSE=images.PAUSE)
+    _fill(
+        "kubelet.yaml",
+        node.folder,
+        FOLDER=node.folder,
+        NAME=node.name,
+        ADDRESS=node.address,
+        PORT=controlplane.free_port(),
+        CGROUP=node.cgroup,
+        GATEWAY=node.network.gateway,
+        PKI=node.plane.authority.folder,
+    )
+    (node.folder / "resolv.conf").write_text(f"nameserver {node.network.gateway}\n")
+    (node.folder / "cni" / "10-pods.conflist").write_text(json.dumps(_cni(node.network)))
+
+
+def _fill(name: str, folder: pathlib.Path, **values: object) -> None:
+    """Write one of MANIFESTS with its @WORDS@ filled in."""
+    text = (MANIFESTS / name).read_text()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    (folder / name).write_text(text)
 
 
 def _cni(net: network.Network) -> dict[str, object]:
-    """`isDefaultGateway` beside a default route fails ("file exists"); the route alone does."""
+    """`isDefaultGateway` beside a default route fails ("file exists"); the route alone does. All nodes share the addresses."""
     addresses = {
         "type": "host-local",
         "dataDir": str(net.folder / "ipam"),
@@ -95,30 +149,29 @@ def _cni(net: network.Network) -> dict[str, object]:
     return {"cniVersion": "0.4.0", "name": net.name, "plugins": [bridge]}
 
 
-def _import_images(net: network.Network) -> None:
+def _import_images(node: Node) -> None:
     for name, make in (("pause", images.pause), ("pathoscale", images.pathoscale)):
-        archive = net.folder / f"{name}.tar"
+        archive = node.folder / f"{name}.tar"
         make(archive)
-        if not _ctr(net, "--namespace=k8s.io", "images", "import", str(archive)):
+        if not _ctr(node, "--namespace=k8s.io", "images", "import", str(archive)):
             raise RuntimeError(f"containerd does not take {archive}")
         archive.unlink()
 
 
-def _start_kubelet(plane: ControlPlane) -> None:
-    net = plane.network
-    user = f"system:node:{NAME}"
-    plane.client("kubelet", user, "system:nodes")
-    plane.authority.server("kubelet-server", user, [NAME, net.gateway], "system:nodes")
+def _start_kubelet(node: Node) -> None:
+    plane, user = node.plane, f"system:node:{node.name}"
+    config = plane.client(f"kubelet-{node.name}", user, "system:nodes")
+    plane.authority.server(f"{node.name}-server", user, [node.name, node.address], "system:nodes")
     plane.processes.start(
-        "kubelet",
+        f"kubelet-{node.name}",
         [
             tools.path("kubelet"),
-            f"--config={net.folder / 'kubelet.yaml'}",
-            f"--kubeconfig={plane.folder / 'kubelet.kubeconfig'}",
-            f"--hostname-override={NAME}",
-            f"--node-ip={net.gateway}",
-            f"--root-dir={net.folder / 'kubelet'}",
-            f"--cert-dir={net.folder / 'kubelet' / 'pki'}",
+            f"--config={node.folder / 'kubelet.yaml'}",
+            f"--kubeconfig={config}",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.address}",
+            f"--root-dir={node.folder / 'kubelet'}",
+            f"--cert-dir={node.folder / 'kubelet' / 'pki'}",
             f"--register-with-taints={TAINT}=:NoSchedule",
         ],
     )
@@ -130,14 +183,14 @@ def _start_coredns(plane: ControlPlane) -> None:
     plane.processes.start("coredns", [tools.path("coredns"), "-conf", plane.network.folder / "Corefile"])
 
 
-def _is_ready(plane: ControlPlane) -> bool:
-    plane.processes.check("kubelet")
-    found = [n for n in plane.cluster.list("nodes") if n["metadata"]["name"] == NAME]
+def _is_ready(node: Node) -> bool:
+    node.plane.processes.check(f"kubelet-{node.name}")
+    found = [n for n in node.plane.cluster.list("nodes") if n["metadata"]["name"] == node.name]
     return bool(found) and condition(found[0], "Ready").get("status") == "True"
 
 
-def _ctr(net: network.Network, *arguments: str) -> bool:
-    command = ["ctr", "--connect-timeout=2s", f"--address={net.folder / 'containerd.sock'}", *arguments]
+def _ctr(node: Node, *arguments: str) -> bool:
+    command = ["ctr", "--connect-timeout=2s", f"--address={node.folder / 'containerd.sock'}", *arguments]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 

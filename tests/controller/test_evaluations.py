@@ -215,5 +215,6 @@ def test_scores_are_metrics_of_the_run():
 def test_the_index_finds_a_runs_evaluations():
     key, run = Key(names.EVAL, "lab", "x"), Key(names.PRETRAIN, "lab", "vits16")
     body = child(200, 0.8) | {"kind": names.EVAL, "apiVersion": names.API_VERSION}
+    body["metadata"]["resourceVersion"] = "7"
     indexes = Indexes(resources={key: [handlers.compact(body)]}, evals={run: [key]})
     assert [(e.step, e.results[0].mean) for e in indexes.evaluations_of(run)] == [(200, 0.8)]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from patho_api import names
 from patho_operator import incidents, observed
 from tests.controller.builders import at, make_job, make_pod, make_pretrain, make_report, see
 
@@ -15,6 +16,11 @@ def failed(index, seconds, code=1, **shape):
 
 def running(index, seconds=0, **shape):
     return make_pod(GANG, index, created=at(seconds), **shape)
+
+
+def lost(index, seconds):
+    """Ended because index 0 was gone."""
+    return failed(index, seconds, words={"reason": names.REASON_HOST_LOST, "message": "pod 0 does not answer"})
 
 
 def count(*pods, report=None):
@@ -33,6 +39,12 @@ STORIES = {
     "a pod that was told to stop": ([running(0), failed(1, 100, 143)], (0, 1)),
     "index 0 was drained and the others ended with it": ([failed(0, 100, 143, disrupted=True), failed(1, 104), failed(2, 104)], (0, 1)),
     "index 0 was deleted by hand without a trace": ([running(0, 110), failed(1, 104), failed(2, 104)], (0, 1)),
+    "index 0 is on a node that does not answer, and the others ended": ([running(0), lost(1, 104), lost(2, 104)], (0, 1)),
+    "index 0 crashed, and the others noticed minutes later": ([failed(0, 100), lost(1, 300), lost(2, 300)], (1, 0)),
+    "index 0 was written off long after the others had ended": (
+        [failed(0, 300, 137, disrupted=True), lost(1, 104), lost(2, 104)],
+        (0, 1),
+    ),
     "index 0 was done and the Job ended the others": (
         [make_pod(GANG, 0, exit_code=0, ended=at(90)), failed(1, 91, 143)],
         (0, 0),

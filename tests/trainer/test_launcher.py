@@ -93,24 +93,50 @@ def test_sigterm_reaches_the_workers_and_lets_them_save(tmp_path, space):
     assert (tmp_path / "saved").exists()
 
 
-def test_two_pods_meet_at_the_first_ones_address(tmp_path):
-    body = "pathlib.Path(sys.argv[1], 'of' + os.environ['WORLD_SIZE'] + '-' + os.environ['RANK']).touch()"
-    arguments = script(tmp_path, body)
+def two_pods(folder: pathlib.Path, body: str) -> list[subprocess.Popen]:
+    """Pods 0 and 1, each in a process of its own; `body` is what their workers do."""
+    arguments = script(folder, body)
     code = textwrap.dedent(f"""
         import sys, pathlib
         from patho_trainer import launcher, workspace
         k, port = int(sys.argv[1]), sys.argv[2]
         gang = launcher.Gang(run_id="r", node_rank=k, nodes=2, min_nodes=2, processes=1, rank0="localhost:" + port)
         launcher.wait_for_rank0(gang)
-        space = workspace.Workspace(pathlib.Path({str(tmp_path)!r}) / str(k))
+        space = workspace.Workspace(pathlib.Path({str(folder)!r}) / str(k))
         space.folder.mkdir()
         sys.exit(launcher.run(gang, space, {arguments!r}, lambda: None) is not None)
     """)
     port = str(free_port())
     environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    pods = [subprocess.Popen([sys.executable, "-c", code, str(k), port], env=environment) for k in (1, 0)]
+    pods = []
+    for k in ("0", "1"):
+        with open(folder / f"said-{k}", "w") as said:
+            pods.append(subprocess.Popen([sys.executable, "-c", code, k, port], env=environment, stderr=said))
+    return pods
+
+
+def test_two_pods_meet_at_the_first_ones_address(tmp_path):
+    pods = two_pods(tmp_path, "pathlib.Path(sys.argv[1], 'of' + os.environ['WORLD_SIZE'] + '-' + os.environ['RANK']).touch()")
     assert [pod.wait(120) for pod in pods] == [0, 0]
     assert sorted(p.name for p in tmp_path.glob("of*")) == ["of2-0", "of2-1"]
+
+
+@pytest.mark.slow
+def test_a_pod_whose_pod_0_is_gone_ends_and_says_so(tmp_path):
+    body = """
+        pathlib.Path(sys.argv[1], "of" + os.environ["RANK"]).touch()
+        agent = os.getppid()
+        while os.getppid() == agent:
+            time.sleep(0.1)
+    """
+    host, other = two_pods(tmp_path, body)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("of*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    host.kill()
+    assert (host.wait(10), other.wait(120)) == (-9, 1)
+    assert "HostLost: pod 0 does not answer at localhost:" in (tmp_path / "said-1").read_text()
 
 
 def free_port() -> int:

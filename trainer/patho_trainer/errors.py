@@ -36,3 +36,9 @@ class Stopped(PathoError):
 
     exit_code = names.EXIT_STOPPED
     reason = names.EXIT_REASONS[exit_code]
+
+
+class HostLost(PathoError):
+    """Pod 0, which hosts the rendezvous, is gone: this pod ends because of it, and the next one meets the next pod 0."""
+
+    reason = names.REASON_HOST_LOST

@@ -115,8 +115,8 @@ def run(
 ) -> verdict.Verdict | None:
     """Run `python ARGUMENTS` in every worker until all have ended well (None) or the run is over for this pod (why).
 
-    `peers` asks whether another pod of the run has ended for good. Raises ChildFailedError and torchrun's other errors for what a new
-    pod may not suffer.
+    `peers` asks whether another pod of the run has ended for good. Raises HostLost where pod 0 is gone, ChildFailedError and torchrun's
+    other errors for what a new pod may not suffer.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     with _stoppable(), _watching(space, peers if gang.nodes > 1 else None):
@@ -124,11 +124,13 @@ def run(
             launcher.elastic_launch(config(gang, space), sys.executable)(*arguments)
         except (multiprocessing.SignalException, KeyboardInterrupt):
             return verdict.found(space.verdict) or _stopped(gang.run_id)
-        except Exception:
+        except Exception as error:
             left = verdict.found(space.verdict)
-            if left is None:
-                raise
-            return left
+            if left is not None:
+                return left
+            if gang.node_rank and not _reachable(gang):
+                raise errors.HostLost(f"pod 0 does not answer at {gang.host}:{gang.port} any more: {type(error).__name__}") from error
+            raise
     return None
 
 

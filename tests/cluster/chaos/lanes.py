@@ -28,6 +28,10 @@ class Lane:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """SIGKILL, and no new start."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
