@@ -12,6 +12,7 @@ import pytest
 
 from patho_api import names
 from patho_api.pretrain import PretrainSpec
+from patho_operator import observed
 from tests.cluster import release, runs, waiting
 from tests.cluster.cluster import Cluster, Manifest
 from tests.cluster.laboratory import SLIDE, compute
@@ -58,6 +59,11 @@ class Run:
         """Name of the running pod of an index."""
         found = [p for p in runs.pods(self.cluster, "disturbed") if runs.index(p) == index and p["status"]["phase"] == "Running"]
         return found[-1]["metadata"]["name"] if found else ""
+
+    def started(self) -> float:
+        """When the trainer of the newest running pod began, by this machine's clock; the kubelet says it in whole seconds."""
+        found = [observed.pod(pod) for pod in runs.pods(self.cluster, "disturbed")]
+        return max((pod.started.timestamp() for pod in found if pod.running and pod.started), default=0.0)
 
     def process(self, index: int, module: str) -> int:
         """The process of a pod on this machine: `patho_trainer` is its container's first, `patho_trainer.worker` trains."""
@@ -116,10 +122,12 @@ def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturb
 
 def disturb(run: Run, name: str, act: Callable[[], object]) -> None:
     """Do something to the run, and tell how long it took until a step was made that it had not made before."""
-    reached, begin = run.step(), time.monotonic()
+    reached, begin = run.step(), time.time()
     act()
     run.beyond(reached)
-    print(f"\n{name}: {time.monotonic() - begin:.0f} s until a step beyond {reached}", flush=True)
+    end, started = time.time(), run.started()
+    since = f", {end - started:.0f} s after the last pod began to run" if started > begin else ""
+    print(f"\n{name}: {end - begin:.0f} s until a step beyond {reached}{since}", flush=True)
 
 
 def change(cluster: Cluster, policy: dict) -> None:
