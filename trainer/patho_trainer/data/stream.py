@@ -146,6 +146,7 @@ class Batches(Iterator[Batch]):
         self._thread.join()
         self._loop.close()
         self._engine.close()
+        gc.unfreeze()  # what is frozen when Python ends is never let go of, and bindings (triton's) print a page about it
 
     def __enter__(self) -> Self:
         """Itself."""
