@@ -1,8 +1,11 @@
 """A PathoPretrain or PathoEval as read from YAML or from the API server."""
 
 import dataclasses
+import difflib
 import json
 import re
+import typing
+from collections.abc import Iterator
 from typing import Any
 
 import pydantic
@@ -82,15 +85,35 @@ def validate_update(old: Spec, new: Spec) -> list[str]:
 
 def sentences(error: pydantic.ValidationError) -> list[str]:
     """One sentence for each problem: field, value, way out."""
-    return [_sentence(problem) for problem in error.errors()]
+    return [_sentence(problem, error.title) for problem in error.errors()]
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, kind: str) -> str:
     field = "spec" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{field}: there is no such field; check its spelling with `kubectl explain`"
+        return f"{field}: there is no such field{_instead(kind, str(problem['loc'][-1]), field)}"
     if problem["type"] == "missing":
         return f"{field}: required, but not set"
     if problem["type"] == "value_error":
         return f"{field}: {problem['ctx']['error']}"
     return f"{field}: {problem['input']!r} is wrong: {problem['msg']}"
+
+
+def _instead(kind: str, name: str, field: str) -> str:
+    """The existing field that was meant, as far as can be guessed; `kind` is the title of the specification's model."""
+    known = [path for spec in SPECS.values() if spec.__name__ == kind for path in _paths(spec, "spec")]
+    names_of = {path.rpartition(".")[2].lower(): path.rpartition(".")[2] for path in known}
+    close = difflib.get_close_matches(name.lower(), names_of, n=1, cutoff=0.75)
+    found = [path for path in known if close and path.endswith(f".{names_of[close[0]]}")]
+    found.sort(key=lambda path: path.rpartition(".")[0] != field.rpartition(".")[0])  # of the same parent first
+    return f"; did you mean {found[0]}?" if found else "; docs/api.md and `kubectl explain` list all"
+
+
+def _paths(model: type[pydantic.BaseModel], prefix: str) -> Iterator[str]:
+    """Every field of a specification: `spec.training.batchSize`."""
+    for name, info in model.model_fields.items():
+        path = f"{prefix}.{info.alias or name}"
+        yield path
+        for part in (info.annotation, *typing.get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, pydantic.BaseModel):
+                yield from _paths(part, path)

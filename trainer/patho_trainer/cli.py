@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import rich.console
+from rich import markup
 
 from patho_api import common, names, pretrain, report, resource, support
 from patho_trainer import errors, local, terminal
@@ -25,7 +26,7 @@ class Patho(click.Group):
         except (resource.InvalidResource, errors.PathoError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            complain.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
+            complain.print(f"[red]error:[/red] {markup.escape(str(error))}", soft_wrap=True)
             sys.exit(getattr(error, "exit_code", names.EXIT_INVALID_CONFIGURATION))
 
 
@@ -61,14 +62,14 @@ def run_resource(res: resource.Resource, folder: pathlib.Path) -> report.LastWor
     if words.results:
         console.print(terminal.scores(words))
     color = "green" if local.exit_code(words) == names.EXIT_DONE else "red"
-    console.print(f"[{color}]{words.reason}[/{color}]: {words.message}", soft_wrap=True)
+    console.print(f"[{color}]{words.reason}[/{color}]: {markup.escape(words.message)}", soft_wrap=True, highlight=False)
     return words
 
 
 def refuse(res: resource.Resource) -> None:
     """Print the notes on fields without effect; raise InvalidConfiguration for what cannot run."""
     for note in support.notes(res.spec):
-        complain.print(f"[yellow]note:[/yellow] {note}", soft_wrap=True)
+        complain.print(f"[yellow]note:[/yellow] {markup.escape(note)}", soft_wrap=True)
     refusals = support.refusals(res.spec)
     if refusals:
         raise errors.InvalidConfiguration("\n".join(refusals))
@@ -79,10 +80,11 @@ def refuse(res: resource.Resource) -> None:
 @click.option("--images-per-second", type=click.FloatRange(min=0, min_open=True), help="Of the whole run, for the estimate of time.")
 def validate(file: str, images_per_second: float | None) -> None:
     """Check FILE as the API server would, and estimate what the run costs."""
-    from patho_trainer import estimate
+    from patho_trainer import estimate, preflight
 
     for res in resource.load(file):
         refuse(res)
+        preflight.check_manifest(res.spec)
         console.print(f"[green]ok[/green] {res.kind} {res.name}")
         for line in estimate.lines(res, images_per_second):
             console.print(f"   {line}", highlight=False, soft_wrap=True)
@@ -162,7 +164,7 @@ def compare(a: str, b: str, endpoint: str, region: str, anonymous: bool) -> None
     first, second = (comparing.load(url, bucket) for url in (a, b))
     console.print(terminal.comparison(comparing.differences(first, second)))
     for sentence in comparing.warnings(first, second):
-        console.print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True, highlight=False)
+        console.print(f"[yellow]note:[/yellow] {markup.escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 @main.command(short_help="Write weights as timm loads them.")

@@ -13,6 +13,12 @@ def tiles_per_patch(size_px: int, coordinates: str) -> tuple[float, float]:
     return across * across, across
 
 
+def amount(count: float) -> str:
+    """Bytes as people say them: 2.3 MB, 1.9 TB."""
+    unit, name = next(((u, n) for u, n in ((1e12, "TB"), (1e9, "GB")) if count >= u), (1e6, "MB"))
+    return f"{count / unit:,.1f} {name}"
+
+
 def lines(res: resource.Resource, images_per_second: float | None) -> list[str]:
     """Sentences for `patho validate`; empty for an evaluation."""
     if not isinstance(res.spec, pretrain.PretrainSpec):
@@ -22,7 +28,7 @@ def lines(res: resource.Resource, images_per_second: float | None) -> list[str]:
     tiles, rows = tiles_per_patch(spec.patches.size_px, spec.patches.coordinates)
     found = [
         f"{patches:,} patches in {spec.training.steps:,} steps of {spec.training.batch_size}",
-        f"about {patches * rows:,.0f} requests and {patches * tiles * TILE_BYTES / 1e12:,.2f} TB read "
+        f"about {patches * rows:,.0f} requests and {amount(patches * tiles * TILE_BYTES)} read "
         f"(assuming {TILE_PX} px tiles of {TILE_BYTES / 1000:.1f} kB and patches at native levels)",
     ]
     if images_per_second is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -31,6 +32,7 @@ def execute(res: resource.Resource, folder: pathlib.Path, watch: Callable[[repor
     words_file = folder / "last-words.json"
     words_file.unlink(missing_ok=True)
     port = free_port()
+    logging.getLogger("torchx").setLevel(logging.ERROR)  # its pages about GPUs: what is wrong with them the run says in a sentence
     with _environment(words_file, port), runner.get_runner() as local:
         handle = local.run(launch.appdef(res), scheduler="local_cwd", cfg={"log_dir": str(folder / "logs")})
         try:

@@ -6,6 +6,7 @@ from patho_api import evaluate, pretrain, support
 from patho_trainer import config, distributed, errors, task
 from patho_trainer.data import sampler, storage, urls
 from patho_trainer.methods import rounds
+from patho_trainer.models import vit
 
 PROBE = ".writable"
 
@@ -17,6 +18,13 @@ def check(todo: task.Task, spec: pretrain.PretrainSpec) -> None:
     if todo.node_rank == 0:
         check_writable(spec.checkpoints.url, task.checkpoints_bucket(spec), "spec.checkpoints.url")
         check_readable(spec, task.slides_bucket(spec.slides.storage))
+
+
+def check_manifest(spec: pretrain.PretrainSpec | evaluate.EvalSpec) -> None:
+    """Raises InvalidConfiguration for what is wrong wherever it runs; looks at no bucket and no device."""
+    refuse(spec)
+    if isinstance(spec, pretrain.PretrainSpec):
+        vit.check_crops(spec.model.architecture, spec.training.crops)
 
 
 def check_evaluation(spec: evaluate.EvalSpec, bucket: storage.Bucket) -> None:

@@ -50,6 +50,9 @@ def test_a_right_manifest_is_valid_and_its_cost_estimated(tmp_path):
     ("spec", "words"),
     [
         ({"slide": {}}, ["spec.slide", "no such field"]),
+        ({"training": {"batchsize": 8}}, ["spec.training.batchsize", "did you mean spec.training.batchSize?"]),
+        ({"batchSize": 8}, ["did you mean spec.training.batchSize?"]),
+        ({"model": {"architecture": "vit_smal_patch16_224"}}, ["timm has no model", "did you mean vit_small_patch16_224"]),
         ({"patches": {"sizePx": "large"}}, ["spec.patches.sizePx", "'large'"]),
         ({"checkpoints": {}}, ["spec.checkpoints.url", "required"]),
         ({"method": "MAE"}, ["spec.method", "'MAE'", "'DINO' or 'DINOv2'"]),
@@ -64,11 +67,16 @@ def test_a_wrong_manifest_gets_a_sentence_and_exit_code_40(tmp_path, spec, words
 
 
 def test_a_file_that_is_not_yaml_gets_a_sentence(tmp_path):
-    path = tmp_path / "broken.yaml"
+    path = tmp_path / "broken[b].yaml"  # brackets are no markup
     path.write_text("spec: [1, 2")
     result = call("validate", path)
     assert result.exit_code == names.EXIT_INVALID_CONFIGURATION
-    assert "is not YAML" in result.output
+    assert "broken[b].yaml is not YAML" in result.output.replace("\n", "")
+
+
+@pytest.mark.parametrize(("count", "text"), [(4.7e6, "4.7 MB"), (58e9, "58.0 GB"), (1.86e12, "1.9 TB")])
+def test_an_amount_has_a_unit_that_shows_it(count, text):
+    assert estimate.amount(count) == text
 
 
 def test_grid_patches_touch_one_tile_and_free_ones_about_four():

@@ -57,7 +57,8 @@ def _denied(error: Exception, text: str, status: int, url: str, proven: bool) ->
             return Transient(f"{url}: the access token could not be renewed: {_first_line(text)}")
         return AccessDenied(
             f"no credentials for {url}: set storage.secretName, or a service account with access (compute.serviceAccountName), "
-            "or storage.anonymous: true for a public bucket"
+            "or storage.anonymous: true for a public bucket; outside of a cluster your provider's variables serve "
+            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY)"
         )
     if refused or status in (401, 403) or any(sign in text for sign in BAD_CREDENTIALS):
         return AccessDenied(
