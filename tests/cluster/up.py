@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import tempfile
 
+from tests.chart import prometheus
 from tests.cluster import controlplane, kwok, tools
 from tests.cluster.processes import Processes
 
@@ -11,7 +13,7 @@ FAKE_NODES = 3
 
 def folder() -> pathlib.Path:
     """Where the cluster lives; one for each user of the machine."""
-    return pathlib.Path(f"/tmp/pathoscale-cluster-{os.getuid()}")
+    return pathlib.Path(tempfile.gettempdir(), f"pathoscale-cluster-{os.getuid()}")
 
 
 def main() -> None:
@@ -26,9 +28,11 @@ def main() -> None:
     plane = controlplane.start(processes)
     kwok.start(processes, plane.cluster.kubeconfig)
     kwok.add_nodes(plane.cluster, FAKE_NODES)
-    print(f"Kubernetes {tools.KUBERNETES} with {FAKE_NODES} fake nodes is up. In your shell:\n")
-    print(f"  export KUBECONFIG={plane.cluster.kubeconfig}")
-    print(f"  export PATH={tools.path('kubectl').parent}:{tools.path('helm').parent}:$PATH\n")
+    programs = [tools.path("kubectl").parent, tools.path("helm").parent, prometheus.folder()]
+    shell = [f"export KUBECONFIG={plane.cluster.kubeconfig}", f"export PATH={':'.join(map(str, programs))}:$PATH"]
+    (folder() / "env").write_text("\n".join(shell) + "\n")
+    print(f"Kubernetes {tools.KUBERNETES} with {FAKE_NODES} fake nodes is up. In your shell, for kubectl, helm and prometheus:\n")
+    print(f"  source {folder() / 'env'}\n")
     print("A fake pod runs until it is told how to end:  kubectl annotate pod NAME test.pathoscale.dev/exit-code=0")
 
 

@@ -11,19 +11,23 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """`language` is bash, yaml, text or python; `before` the paragraph above it."""
+    """`language` is bash, yaml, text or python; `before` the paragraph above it, `section` the heading."""
 
     page: pathlib.Path
     language: str
     text: str
     before: str
+    section: str = ""
 
 
 def blocks(page: pathlib.Path) -> list[Block]:
     """All fenced blocks of a page, in order."""
     parts = re.split(r"^```", page.read_text(), flags=re.MULTILINE)  # text, block, text, block, ..., text
-    pairs = zip(parts[0::2], parts[1::2], strict=False)
-    return [Block(page, *part.split("\n", 1), before.strip().rsplit("\n\n", 1)[-1]) for before, part in pairs]
+    found, section = [], ""
+    for before, part in zip(parts[0::2], parts[1::2], strict=False):
+        section = (re.findall(r"^#+ (.*)$", before, re.MULTILINE) or [section])[-1]
+        found.append(Block(page, *part.split("\n", 1), before.strip().rsplit("\n\n", 1)[-1], section))
+    return found
 
 
 def every(language: str) -> list[Block]:

@@ -11,7 +11,8 @@ from patho_api import names, resource
 from tests.docs import pages
 
 DOCS = [page for page in pages.PAGES if page.name != "README.md"]
-PROGRAMS = {"aws", "docker", "eksctl", "gcloud", "helm", "kind", "kubectl", "make", "patho"}
+PROGRAMS = {"aws", "docker", "eksctl", "gcloud", "helm", "kill", "kind", "kubectl", "make", "patho", "prometheus", "promtool"}
+PROGRAMS |= {"python", "sleep", "source"}
 BASH = [block for block in pages.every("bash") if block.page in DOCS]
 
 
@@ -26,7 +27,7 @@ def test_commands_are_of_known_programs_and_name_files_that_exist(block):
 @pytest.mark.parametrize("block", [b for b in pages.every("yaml") if b.page in DOCS], ids=lambda block: block.page.name)
 def test_manifests_parse(block):
     found = yaml.safe_load(block.text)
-    if found["apiVersion"] == names.API_VERSION:
+    if found.get("apiVersion") == names.API_VERSION:
         assert resource.parse(found).spec
 
 
