@@ -3,9 +3,11 @@
 //! Most of the time of decoding a tile is spent here. So one look answers for two symbols, values and all, where it can; skipping steps
 //! over as many symbols as a look holds; and branches, which are guessed wrongly, are taken at the end of a block and for what is rare.
 
+use std::ops::RangeInclusive;
+
 use crate::bits::Bits;
 
-const LOOK: u32 = 11; // bits; what needs more, code and value together, is rare
+const LOOK: u32 = 10; // bits; what needs more, code and value together, is rare
 const PREFIXES: usize = 1 << LOOK;
 const ROUND: u32 = 56 / LOOK; // looks that a refill is good for
 const LAST: u32 = 63; // position of a block's last coefficient
@@ -68,7 +70,7 @@ impl Table {
             code <<= 1;
         }
         for prefix in 0..PREFIXES {
-            table.steps[prefix] = table.symbol((prefix as u32) << (16 - LOOK), LOOK, is_ac).unwrap_or_default();
+            table.steps[prefix] = table.symbol((prefix as u32) << (16 - LOOK), 1..=LOOK as usize, is_ac).unwrap_or_default();
         }
         for prefix in (0..PREFIXES).filter(|_| is_ac) {
             table.pairs[prefix] = table.pair(prefix).unwrap_or_default();
@@ -81,9 +83,10 @@ impl Table {
         self.definition == *definition
     }
 
-    /// The symbol whose code 16 bits begin with; None where that has more than `longest` bits, or there is none.
-    fn symbol(&self, prefix: u32, longest: u32, is_ac: bool) -> Option<Step> {
-        let length = (1..=longest as usize).find(|&length| prefix < self.limits[length])?;
+    /// The symbol whose code, of one of these lengths, 16 bits begin with. None where there is no such code.
+    #[inline(never)]
+    fn symbol(&self, prefix: u32, mut lengths: RangeInclusive<usize>, is_ac: bool) -> Option<Step> {
+        let length = lengths.find(|&length| prefix < self.limits[length])?;
         let place = (prefix >> (16 - length)) as i32 + self.shifts[length];
         let symbol = *self.definition.symbols.get(place as usize)?;
         let (run, size) = if is_ac { (symbol >> 4, symbol & 15) } else { (0, symbol) };
@@ -126,7 +129,7 @@ impl Table {
         bits.refill()?;
         let mut step = self.steps[bits.peek(LOOK) as usize];
         if step.bits == 0 {
-            step = self.symbol(bits.peek(16), 16, false)?;
+            step = self.symbol(bits.peek(16), LOOK as usize + 1..=16, false)?;
         }
         Some(bits.value(step.bits, step.size))
     }
@@ -195,7 +198,7 @@ impl Table {
         bits.refill()?;
         let mut step = self.steps[bits.peek(LOOK) as usize];
         if step.bits == 0 {
-            step = self.symbol(bits.peek(16), 16, true)?;
+            step = self.symbol(bits.peek(16), LOOK as usize + 1..=16, true)?;
         }
         Some((u32::from(step.advance), bits.value(step.bits, step.size) as i16))
     }

@@ -1,5 +1,6 @@
 """The native core against the Python path: the same bytes for every kind of JPEG tile, and no other verdict on damaged ones."""
 
+import concurrent.futures
 import dataclasses
 import shutil
 
@@ -204,6 +205,15 @@ def test_patches_are_the_same_without_the_native_core(edge, monkeypatch):
     monkeypatch.setattr(native, "core", None)
     assert paint(jobs[1:]) == [True]
     np.testing.assert_array_equal(jobs[0].out, jobs[1].out)
+
+
+def test_threads_paint_beside_each_other_as_one_alone_does():
+    jobs = [[patch_job(*a_tile(list(KINDS)[i % 3], seed=i), 128) for i in range(24)] for _ in range(5)]
+    assert all(paint(jobs[0]))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(all(done) for done in pool.map(paint, jobs[1:]))
+    for others in jobs[1:]:
+        assert all(np.array_equal(other.out, job.out) for other, job in zip(others, jobs[0], strict=True))
 
 
 @pytest.mark.parametrize("wrong", ["tile", "region", "out", "read-only"])
