@@ -1,7 +1,6 @@
 """The evidence that a run leaves when its loss is no longer a finite number."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import math
@@ -39,6 +38,6 @@ def url(ctx: context.Context, step: int) -> str:
 def evidence(batch: stream.Batch) -> bytes:
     """Patches (b, h, w, 3) uint8 as `images` and their requests, as JSON, as `requests` of a numpy archive."""
     file = io.BytesIO()
-    requests = json.dumps([dataclasses.asdict(request) for request in batch.requests])
+    requests = json.dumps([request._asdict() for request in batch.requests])
     np.savez_compressed(file, images=batch.images.numpy(), requests=np.array(requests))
     return file.getvalue()

@@ -1,6 +1,5 @@
 """What is seen in time: shares of tissue by magnification, and their chart."""
 
-import dataclasses
 import io
 
 import numpy as np
@@ -34,7 +33,7 @@ def test_shares_only_grow_and_end_with_all_of_a_small_slide():
 def test_a_slide_without_a_magnification_does_not_count_for_it():
     request = sampler.Request(0, 0, slide=0, mpp=1.0, level=1, x=1000, y=800, source_px=256, size_px=256, xy_level0=(4000, 3200))
     catalog = make_catalog([make_slide("a"), make_slide("b"), make_slide("c", magnifications=(0.25,))])
-    request = dataclasses.replace(request, slide=[s.id for s in catalog.slides].index("a"))
+    request = request._replace(slide=[s.id for s in catalog.slides].index("a"))
     assert shares_of(catalog, [[request]])[1.0] == [32 * 32 / (2 * 128 * 96)]
 
 

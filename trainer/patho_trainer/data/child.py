@@ -7,7 +7,6 @@ through a socket. `python -m patho_trainer.data.child FD` is the other end; it e
 import contextlib
 import dataclasses
 import mmap
-import operator
 import os
 import pickle
 import queue
@@ -31,7 +30,6 @@ from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import stats as counters
 
 SENT = 2  # batches in the shared memory that the parent has not copied yet
-FIELDS = [field.name for field in dataclasses.fields(sampler.Request)]
 COUNTED = ("patches", "buffered", "bytes", "requests", "seconds", "replaced", "redrawn", "quarantined")
 
 
@@ -112,7 +110,7 @@ class Requests(Sequence[sampler.Request]):
 
 
 def _pack(requests: Sequence[sampler.Request]) -> bytes:
-    return pickle.dumps([operator.attrgetter(*FIELDS)(request) for request in requests], protocol=5)
+    return pickle.dumps([tuple(request) for request in requests], protocol=5)
 
 
 class Batches(Iterator[stream.Batch]):

@@ -1,6 +1,7 @@
 """Byte ranges of one object as a store is asked for them: without empty ones, which stores refuse, and what has to come back. Pure."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ class Ranges:
     @property
     def requests(self) -> int:
         """How many requests these are: obstore joins those that touch."""
-        return len(self._runs())
+        return len(self._runs)
 
     @property
     def span(self) -> tuple[int, int]:
@@ -35,9 +36,10 @@ class Ranges:
 
     def split(self) -> tuple["Ranges", "Ranges"]:
         """The ranges at the beginning that touch each other, and the rest."""
-        count = self._runs()[0]
+        count = self._runs[0]
         return self._part(slice(0, count)), self._part(slice(count, None))
 
+    @functools.cached_property
     def _runs(self) -> list[int]:
         """After how many ranges each stretch without a gap ends."""
         ends: list[int] = []

@@ -4,7 +4,6 @@ There is no state but the step. The same patches come in the same order on 1, 2 
 step. How slides follow each other is in `order`, where a patch may lie is in `places`, the random numbers are in `draws`.
 """
 
-import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -23,8 +22,7 @@ MAX_REDRAWS = 8
 Ints = NDArray[np.int64]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One patch of a step: a square region of a stored level that becomes `size_px` pixels at `mpp`.
 
     `slot` is its place in the global batch, `slide` an index into `catalog.slides`, `mpp` the actual um/px, (`x`, `y`) the corner in

@@ -10,7 +10,7 @@ where a downsample is no integer). Beyond the slide's edge there is white.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,8 +30,7 @@ BAND_BYTES = 64 * 2**20  # pixels in memory while a thumbnail is made
 OPENSLIDE_KINDS = ("ndpi", "mrxs", "dcm", "czi", "scn", "bif", "vms", "vmu", "svslide")
 
 
-@dataclasses.dataclass(frozen=True)
-class TileRead:
+class TileRead(NamedTuple):
     """One stored tile that a region needs: `size` bytes at `offset`; rows and columns of the tile, and where they go in the region."""
 
     offset: int

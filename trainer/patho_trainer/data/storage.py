@@ -92,21 +92,21 @@ class Bucket:
         """
         wanted = ranges.ranges(url, starts, sizes)
         first, rest = wanted.split()
-        head, tail = await asyncio.gather(self._get(first), self._get_ranges(rest), return_exceptions=True)  # neither outlives this
-        if isinstance(head, BaseException):
-            raise head
-        if isinstance(tail, BaseException):
-            raise tail
-        return head[0], self._received(wanted, [*head[1], *tail], len(sizes))
-
-    async def _get(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]]:
-        """Ranges that touch, and what the answer says about the object."""
 
         async def get(store: Any, path: str) -> tuple[ObjectInfo, list[Buffer]]:
-            found = await store.get_async(path, options={"range": wanted.span})
-            return ObjectInfo(wanted.url, found.meta["size"], _etag(found.meta)), wanted.cut(await found.bytes_async())
+            answer = asyncio.ensure_future(store.get_async(path, options={"range": first.span}))
+            others = asyncio.ensure_future(store.get_ranges_async(path, **rest.arguments)) if rest.starts else None
+            try:
+                found = await answer
+                head = first.cut(await found.bytes_async())
+                tail = rest.checked(await others) if others else []
+            except BaseException:
+                await _end(answer, others)
+                raise
+            return ObjectInfo(url, found.meta["size"], _etag(found.meta)), [*head, *tail]
 
-        return await self._call_async(wanted.url, get, 1)
+        info, found = await self._call_async(url, get, wanted.requests)
+        return info, self._received(wanted, found, len(sizes))
 
     async def _get_ranges(self, wanted: ranges.Ranges) -> list[Buffer]:
         if not wanted.starts:
@@ -195,40 +195,41 @@ class Bucket:
             with contextlib.suppress(NotFound):
                 self._call(url, lambda store, path: store.delete(path))
 
-    def _store(self, url: str) -> tuple[Any, str]:
-        address = urls.parse(url)
+    def _store(self, address: urls.Address) -> Any:
         key = (address.scheme, address.root)
         with self._lock:
             if key not in self._stores:
                 self._secrets[key] = stores.secret_state(address.scheme, self._storage, self._secret_dir)
                 self._stores[key] = stores.open_store(address, self._storage, self._secret_dir, self._options)
-            return self._stores[key], address.path
+            return self._stores[key]
 
     def _call(self, url: str, operation: Callable[[Any, str], T], requests: int = 1) -> T:
         """Do something with the store and the path of a url, again where that may help."""
+        address = urls.parse(url)
         for attempt in range(1, TRIES + 1):
             time.sleep(self._pace.wait_seconds(requests, time.monotonic()))
             try:
-                result = operation(*self._store(url))
+                result = operation(self._store(address), address.path)
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
                 time.sleep(_pause_seconds(attempt))
             else:
-                self._succeed(url, requests)
+                self._succeed(address, requests)
                 return result
         raise AssertionError("the last attempt returns or raises")
 
     async def _call_async(self, url: str, operation: Callable[[Any, str], Awaitable[T]], requests: int) -> T:
+        address = urls.parse(url)
         for attempt in range(1, TRIES + 1):
             if wait := self._pace.wait_seconds(requests, time.monotonic()):
                 await asyncio.sleep(wait)
             try:
-                result = await operation(*self._store(url))
+                result = await operation(self._store(address), address.path)
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
                 await asyncio.sleep(_pause_seconds(attempt))
             else:
-                self._succeed(url, requests)
+                self._succeed(address, requests)
                 return result
         raise AssertionError("the last attempt returns or raises")
 
@@ -252,8 +253,7 @@ class Bucket:
             self._stores.pop(key, None)
             return True
 
-    def _succeed(self, url: str, requests: int) -> None:
-        address = urls.parse(url)
+    def _succeed(self, address: urls.Address, requests: int) -> None:
         with self._lock:
             self._proven.add(address.base)
             self.requests[address.scheme, "ok"] += requests
@@ -262,6 +262,14 @@ class Bucket:
 def from_options(options: Mapping[str, Any]) -> Bucket:
     """A bucket for `storage_options` as fsspec's filesystems (s3fs, gcsfs, adlfs) or obstore name them, credentials included."""
     return Bucket(*stores.split_options(options))
+
+
+async def _end(*futures: "asyncio.Future[Any] | None") -> None:
+    """Nothing of these goes on, nor complains that nobody has looked at it."""
+    begun = [future for future in futures if future]
+    for future in begun:
+        future.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
 
 
 def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:

