@@ -9,7 +9,7 @@ from PIL import Image
 
 from patho_trainer.data import chart, preview, sampler, slide, stream, tissue
 from tests.trainer import slides
-from tests.trainer.data.values import make_catalog, make_spec
+from tests.trainer.data.values import make_catalog, make_levels, make_slide, make_spec
 
 
 @pytest.fixture
@@ -31,10 +31,17 @@ def opened(png):
 def test_lines_show_every_magnification_fine_to_coarse(catalog, batch):
     crops = [[np.zeros((224, 224, 3), np.uint8)] * 2 + [np.zeros((96, 96, 3), np.uint8)] * 8] * 12
     lines = preview.rows(catalog, batch, crops, count=6)
-    present = sorted({r.mpp for r in batch.requests})
     assert len(lines) == 6
     assert [line.label for line in lines] == sorted(line.label for line in lines)
-    assert {line.label for line in lines} == {f"{mpp:.2f} um/px" for mpp in present}
+    assert {line.label for line in lines} == {f"{r.mpp:.2f} um/px" for r in batch.requests}
+
+
+def test_slides_that_scatter_are_lines_of_the_magnification_that_was_wanted():
+    scattered = make_catalog([make_slide(f"slide-{i}", make_levels(mpp=0.24 + 0.002 * i)) for i in range(10)])
+    requests = tuple(sampler.requests(scattered, make_spec(batch_size=32), 0, 0))
+    batch = stream.Batch(0, torch.zeros((32, 8, 8, 3), dtype=torch.uint8), tuple(range(32)), requests)
+    assert [line.label for line in preview.rows(scattered, batch)] == ["0.25 um/px", "0.50 um/px", "1.00 um/px", "2.00 um/px"]
+    assert len({f"{r.mpp:.2f}" for r in requests}) > 4
 
 
 def test_without_crops_a_line_is_a_magnification(catalog, batch):
@@ -46,7 +53,7 @@ def test_without_crops_a_line_is_a_magnification(catalog, batch):
 def test_under_each_patch_stand_its_resolution_and_its_slide(catalog, batch):
     crops = [[np.zeros((96, 96, 3), np.uint8)]] * 12
     for line in preview.rows(catalog, batch, crops, count=6):
-        assert line.captions[0].startswith(f"{line.label}  slide-")
+        assert line.captions[0].startswith(f"{line.label.removesuffix(' um/px')}0 um/px  slide-")
 
 
 def test_a_contact_sheet_holds_the_pictures(catalog, batch):

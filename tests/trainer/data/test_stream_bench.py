@@ -38,3 +38,4 @@ def test_a_measurement_counts_the_patches_after_the_warm_up(tmp_path):
     result = bench.measure(catalog, spec, steps=3, bucket=storage.Bucket(), threads=1)
     assert result.patches == 12
     assert result.patches_per_cpu_second > 0
+    assert result.requests > 0  # as much is fetched as is used: not all of it was read ahead

@@ -6,11 +6,11 @@ import time
 from patho_api import pretrain
 from patho_trainer import cores
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import native, storage, stream
+from patho_trainer.data import native, reader, storage, stream
 
 # patches/s that one H100 takes in training, at most (estimates from FLOPs at usual utilisation)
 DEMAND = {"S/16": 2700, "B/16": 690, "L/14": 148, "g/14": 40}
-WARM_UP_STEPS = 2  # first columns, records and threads
+WARM_UP_PATCHES = reader.PATCHES_AHEAD  # afterwards, as much is fetched as is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +63,13 @@ def measure(
     """Read `steps` global batches and throw them away. Raises as `stream.batches`."""
     stats = stream.Stats()
     threads = threads or cores.here(spec.compute)
-    stop = WARM_UP_STEPS + steps
-    with stream.batches(catalog, spec, seed=spec.training.seed, stop_step=stop, bucket=bucket, stats=stats, threads=threads) as batches:
-        for _ in range(WARM_UP_STEPS):
+    with stream.batches(catalog, spec, seed=spec.training.seed, bucket=bucket, stats=stats, threads=threads) as batches:
+        for _ in range(1 + -(-WARM_UP_PATCHES // spec.training.batch_size)):
             next(batches)
         before = _totals(stats)
-        for _ in batches:
-            pass
-    after = _totals(stats)
+        for _ in range(steps):
+            next(batches)
+        after = _totals(stats)
     delta = {name: after[name] - before[name] for name in after}
     return Result(
         patches=steps * spec.training.batch_size,

@@ -70,11 +70,12 @@ def draw_legend(pen: ImageDraw.ImageDraw, xy: tuple[int, int], entries: Sequence
 
 
 def fit(pen: ImageDraw.ImageDraw, text: str, width_px: int, size: int) -> str:
-    """The text, or as much of its end as there is room for: names of slides differ at the end. What two blanks part off is kept."""
+    """The text, or as much of both its ends as there is room for: slides' names differ at either. What two blanks part off is kept."""
     head, blanks, tail = text.rpartition("  ")
-    cut = tail
-    while cut and pen.textlength(head + blanks + cut, font(size)) > width_px:
-        cut = "…" + cut.removeprefix("…")[1:] if len(cut) > 1 else ""
+    cut, kept = tail, len(tail)
+    while kept and pen.textlength(head + blanks + cut, font(size)) > width_px:
+        kept -= 1
+        cut = f"{tail[: (kept + 1) // 2]}…{tail[len(tail) - kept // 2 :]}"
     return head + blanks + cut
 
 

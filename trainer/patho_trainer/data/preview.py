@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import chart, slide, stream
+from patho_trainer.data import chart, coverage, slide, stream
 from patho_trainer.data.chart import FAINT, INK, PAPER, fit, font, png
 
 Pixels = NDArray[np.uint8]
@@ -48,18 +48,23 @@ class Box:
 def rows(catalog: catalogs.Catalog, batch: stream.Batch, crops: Sequence[Sequence[Pixels]] = (), count: int = 8) -> list[Row]:
     """The lines for at most `count` patches of a batch, fine to coarse, all magnifications among them.
 
-    `crops[i]` are what the augmentation made of patch i, as pictures; without any, a line is the patches of one magnification.
+    `crops[i]` are what the augmentation made of patch i, as pictures; without any, a line is the patches of one magnification. A line is
+    headed by the magnification that was wanted, and a patch's own stands below it: scanners scatter by 2 %.
     """
-    order = _spread([round(request.mpp, 2) for request in batch.requests], count if crops else len(batch.requests))
+    wanted = sorted({accepted.mpp for request in batch.requests for accepted in catalog.slides[request.slide].accepted})
+    kinds = [coverage.wanted_mpp(request, wanted) for request in batch.requests]
+    order = _spread(kinds, count if crops else len(kinds))
     names = [posixpath.basename(catalog.slides[request.slide].url) for request in batch.requests]
     patches = batch.images.numpy()
     if crops:
-        return [Row(_label(batch, i), _corner(batch, i), (patches[i], *crops[i]), _captions(batch, i, names[i], crops[i])) for i in order]
+        return [
+            Row(_label(kinds[i]), _corner(batch, i), (patches[i], *crops[i]), _captions(batch, i, names[i], len(crops[i]))) for i in order
+        ]
     lines = []
-    for label in dict.fromkeys(_label(batch, i) for i in order):
-        members = [i for i in order if _label(batch, i) == label][:count]
-        several = f"{len(members)} of step {batch.step}"
-        lines.append(Row(label, several, tuple(patches[i] for i in members), tuple(f"{_label(batch, i)}  {names[i]}" for i in members)))
+    for kind in dict.fromkeys(kinds[i] for i in order):
+        members = [i for i in order if kinds[i] == kind][:count]
+        captions = tuple(_captions(batch, i, names[i], 0)[0] for i in members)
+        lines.append(Row(_label(kind), f"{len(members)} of step {batch.step}", tuple(patches[i] for i in members), captions))
     return lines
 
 
@@ -110,8 +115,8 @@ def _spread(kinds: Sequence[float], count: int) -> list[int]:
     return sorted(taken, key=lambda i: kinds[i])
 
 
-def _label(batch: stream.Batch, i: int) -> str:
-    return f"{batch.requests[i].mpp:.2f} um/px"
+def _label(mpp: float) -> str:
+    return f"{mpp:.2f} um/px"
 
 
 def _corner(batch: stream.Batch, i: int) -> str:
@@ -119,9 +124,9 @@ def _corner(batch: stream.Batch, i: int) -> str:
     return f"level {request.level} at {request.x:,}, {request.y:,}"
 
 
-def _captions(batch: stream.Batch, i: int, name: str, crops: Sequence[Pixels]) -> tuple[str, ...]:
+def _captions(batch: stream.Batch, i: int, name: str, crops: int) -> tuple[str, ...]:
     """What stands below a patch and its crops; the small ones have no room."""
-    return f"{_label(batch, i)}  {name}", *(f"crop {n + 1}" for n in range(len(crops)))
+    return f"{batch.requests[i].mpp:.3f} um/px  {name}", *(f"crop {n + 1}" for n in range(crops))
 
 
 def _place(line: Row, scale: float) -> list[tuple[int, int, int]]:
