@@ -1,6 +1,7 @@
 """Stochastic depth is keyed by sample: no process, batch or resolution changes it."""
 
 import numpy as np
+import pytest
 import torch
 
 from patho_trainer.models import drop_path, vit
@@ -78,3 +79,17 @@ def test_a_subset_block_is_timms_block_for_the_kept_rows_with_the_mean_kept():
     attended = x + 2 * torch.tensor([1.0, 0, 1, 0]).view(4, 1, 1) * block.ls1(block.attn(block.norm1(x)))
     expected = attended + 2 * torch.tensor([1.0, 1, 0, 0]).view(4, 1, 1) * block.ls2(block.mlp(block.norm2(attended)))
     torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("rate", ["0.3", "0.6"])
+def test_a_block_on_a_subset_of_the_batch_equals_dinov2s(rate):
+    golden = numbers.DINOV2["drop_path_block"][rate]
+    block = drop_path.SubsetBlock(12, 3, qkv_bias=True, init_values=1.0)
+    numbers.fill(block)
+    x = numbers.normal(90, 8, 5, 12).requires_grad_()
+    out = block(x, torch.tensor(golden["kept"]))
+    (out * numbers.normal(91, 8, 5, 12)).sum().backward()
+    numbers.close(out.flatten(), golden["output"])
+    numbers.close(x.grad.flatten(), golden["input_gradient"])
+    norms = {name: float(p.grad.norm()) for name, p in block.named_parameters()}
+    assert norms == pytest.approx(golden["gradient_norms"], rel=1e-5)
