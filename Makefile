@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 PARALLEL := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help demo native test check lint bench chaos fuzz audit cluster-up cluster-down constraints generate clean
+.PHONY: help demo native test check lint bench learn chaos fuzz audit cluster-up cluster-down constraints generate clean
 help:
 	@sed -n 1p Makefile; grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -37,6 +37,9 @@ lint: $(READY)
 
 bench: $(READY) ## the measurements of tests/bench
 	@$(BIN)/pytest -q tests/bench -m bench -s
+
+learn: $(READY) ## train without labels with five seeds, probe, draw docs/learning.svg (about 5 CPU-minutes)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m tests.bench.learning "$$folder" 5 docs/learning.svg
 
 chaos: $(READY) ## every fault at every call of a run's life, outages, edits; prints counts (about 40 minutes)
 	@$(BIN)/pytest tests/cluster -m chaos -s

@@ -1,6 +1,8 @@
 """Real processes that start in milliseconds: forks of a server that has imported everything once."""
 
+import contextlib
 import dataclasses
+import hashlib
 import multiprocessing
 import os
 import pathlib
@@ -13,7 +15,7 @@ import torch
 
 from patho_api import pretrain as api
 from patho_trainer import context, distributed, errors, pretrain, telemetry
-from patho_trainer.data import storage
+from patho_trainer.data import storage, stream
 from tests.trainer import runs, servers
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -66,6 +68,25 @@ def train(wanted: api.PretrainSpec, folder: pathlib.Path, sharded: bool = False)
         distributed.SHARDED_FROM_PARAMETERS = 0
     world = distributed.join("cpu", 0)
     with runs.context_in(world, wanted, folder, storage.Bucket()) as ctx:
+        pretrain.train(ctx)
+    distributed.leave()
+
+
+def train_some(wanted: api.PretrainSpec, folder: pathlib.Path, last: int) -> None:
+    """A rank that stops, with a checkpoint, after step `last`; every rank notes in `folder`/read-* which pixels each slot was given."""
+    step = telemetry.Telemetry.step
+
+    def step_and_note(self: telemetry.Telemetry, done: int, batch: stream.Batch, *rest: Any) -> None:
+        step(self, done, batch, *rest)
+        with (folder / f"read-{os.getpid()}").open("a") as file:
+            for slot, image in zip(batch.slots, batch.images, strict=True):
+                digest = hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest()
+                file.write(f"{done} {slot} {digest}\n")
+        if done == last - 1:
+            self._ctx.stop.set()  # as SIGTERM does: all agree on it in the next step
+
+    telemetry.Telemetry.step = step_and_note  # type: ignore[method-assign]
+    with runs.context_in(distributed.join("cpu", 0), wanted, folder, storage.Bucket()) as ctx, contextlib.suppress(errors.Stopped):
         pretrain.train(ctx)
     distributed.leave()
 

@@ -58,11 +58,51 @@ def test_whatever_goes_wrong_in_the_first_process_is_told_to_all():
     assert forks.gang(2, forks.learn_of_a_failure) == [0, 0]
 
 
-@pytest.mark.parametrize(("size", "sharded"), [(2, False), (2, True), (4, False)])
-def test_processes_share_the_work_and_not_the_mathematics(alone, tmp_path, size, sharded):
+@pytest.mark.parametrize(
+    ("size", "sharded", "how"),
+    [
+        (2, False, {}),
+        (2, True, {"training__activationCheckpointing": True}),
+        (4, False, {}),
+        (1, False, {"training__microBatchSize": 2}),
+        (2, True, {"training__microBatchSize": 1}),
+    ],
+)
+def test_processes_and_micro_batches_share_the_work_and_not_the_mathematics(alone, tmp_path, size, sharded, how):
     shutil.copytree(alone / "index", tmp_path / "index")
-    found = trained(tmp_path, size, sharded=sharded)
+    found = trained(tmp_path, size, sharded=sharded, **how)
     assert_the_same(found, runs.steps(alone / "space"))
+
+
+def test_sharded_processes_in_bfloat16_agree_with_one(alone, tmp_path):
+    """To the rounding of bfloat16 (8 bits): products of matrices of another shape are summed in another order."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        shutil.copytree(alone / "index", folder / "index")
+    whole = trained(one, 1, training__precision="BFloat16")
+    parts = trained(two, 2, sharded=True, training__precision="BFloat16")
+    assert [entry["loss"] for entry in parts] == pytest.approx([entry["loss"] for entry in whole], rel=2e-2)
+    assert [entry["loss"] for entry in whole] != [entry["loss"] for entry in runs.steps(alone / "space")]
+
+
+def read(folder: pathlib.Path) -> list[tuple[int, int, str]]:
+    """Step, slot and a digest of the pixels of every patch that any process was given."""
+    lines = [line.split() for file in folder.glob("read-*") for line in file.read_text().splitlines()]
+    return sorted((int(step), int(slot), digest) for step, slot, digest in lines)
+
+
+def test_a_run_on_two_then_one_then_four_processes_reads_the_same_pixels_and_its_losses_agree(alone, tmp_path):
+    folders = tmp_path / "alone", tmp_path / "moving"
+    for folder in folders:
+        shutil.copytree(alone / "index", folder / "index")
+    assert forks.gang(1, forks.train_some, spec(folders[0], training__steps=9), folders[0], 9) == [0]
+    for size, last in ((2, 3), (1, 6), (4, 9)):
+        assert forks.gang(size, forks.train_some, spec(folders[1], training__steps=9), folders[1], last) == [0] * size
+    assert read(folders[1]) == read(folders[0])
+    assert len(read(folders[0])) == 9 * 4
+    found, expected = (runs.steps(folder / "space") for folder in reversed(folders))
+    assert [entry["worldSize"] for entry in found] == [2] * 3 + [1] * 3 + [4] * 3
+    assert_the_same(found, expected)
 
 
 def test_dinov2_shards_too(tmp_path):

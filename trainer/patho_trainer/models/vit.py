@@ -130,9 +130,14 @@ def with_positions(backbone: Backbone, x_BHWD: torch.Tensor) -> torch.Tensor:
     return positioned
 
 
-@functools.lru_cache(maxsize=8)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch gives it no types
 def resampling(grid: tuple[int, int], wanted: tuple[int, int], device: torch.device) -> torch.Tensor:
     """The matrix (H W, T) of timm's bicubic resampling with antialias, from a table of T = h w positions to a grid (H, W)."""
+    return _resampling(grid, wanted, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _resampling(grid: tuple[int, int], wanted: tuple[int, int], device: torch.device) -> torch.Tensor:
     basis = torch.eye(grid[0] * grid[1]).view(-1, 1, *grid)
     return functional.interpolate(basis, size=wanted, mode="bicubic", antialias=True, align_corners=False).flatten(1).T.to(device)
 
