@@ -56,23 +56,20 @@ def progress(lab: Cluster) -> tuple[int, str]:
 
 def test_a_gang_trains_again_after_a_node_has_lost_power(lab: Cluster, bucket: str, doomed: node.Node):
     lab.apply(pretrain(bucket))
-    first, since = waiting.until(lambda: found if (found := progress(lab))[0] > 5 else None, what="steps", seconds=PATIENCE_SECONDS) or (
-        0,
-        "",
-    )
+    waiting.until(lambda: progress(lab)[0] > 5, what="steps", seconds=PATIENCE_SECONDS)
+    first, since = progress(lab)
     pods = {pod["spec"]["nodeName"]: pod for pod in runs.pods(lab, "bereft")}
     assert set(pods) == {node.NAME, doomed.name}
-    begin = time.monotonic()
+    begin, lost = time.monotonic(), pods[doomed.name]
     doomed.lose_power()
-    lost = pods[doomed.name]
     waiting.until(lambda: runs.uid(lost) not in map(runs.uid, runs.pods(lab, "bereft")), what="the lost pod goes", seconds=PATIENCE_SECONDS)
     gone = time.monotonic()
     runs.running(lab, "bereft", 2, seconds=PATIENCE_SECONDS)
     placed = time.monotonic()
     waiting.until(lambda: (now := progress(lab))[0] > first and now[1] > since, what="new steps", seconds=PATIENCE_SECONDS)
     print(
-        f"\nnode lost: its pod was written off after {gone - begin:.0f} s, all pods ran {placed - gone:.0f} s later, "
-        f"and a new step was shown {time.monotonic() - placed:.0f} s after that"
+        f"\nnode of index {runs.index(lost)} lost: its pod was written off after {gone - begin:.0f} s, all pods ran "
+        f"{placed - gone:.0f} s later, and a new step was shown {time.monotonic() - placed:.0f} s after that"
     )
     status = lab.get("ppt", "bereft")["status"]
     assert (status["attempt"], status["restarts"]) == (1, 0)

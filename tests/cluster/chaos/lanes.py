@@ -63,7 +63,7 @@ class Lane:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self.environment,
+                    env=self.environment | {"START": str(len(self.ends))},  # how often it was started before
                 )
             self.ends.append(await self._process.wait())
             await asyncio.sleep(RESTART_SECONDS)

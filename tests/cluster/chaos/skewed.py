@@ -1,10 +1,13 @@
-"""The impatient operator on a machine whose clock is wrong by SKEW_SECONDS: every Python clock that shows a date is."""
+"""The impatient operator on machines whose clocks are wrong: with each start the next of SKEW_SECONDS (a list with commas) is added to
+every Python clock that shows a date.
+"""
 
 import datetime
 import os
 import time
 
-SKEW_SECONDS = float(os.environ["SKEW_SECONDS"])
+SKEWS = os.environ["SKEW_SECONDS"].split(",")
+SKEW_SECONDS = float(SKEWS[int(os.environ["START"]) % len(SKEWS)])
 _time = time.time
 
 

@@ -89,6 +89,9 @@ def namespaced(arena: Arena):
 
 
 async def test_a_release_for_some_namespaces_leads_runs_there_and_sees_nothing_else(arena: Arena, namespaced):
+    kubectl = Kubectl(arena.admin_kubeconfig)
+    everywhere = kubectl.get("clusterrole", release.NAME)["rules"]  # each of which is used, as the other test shows
+    assert [kubectl.inside(name).get("role", "second-pathoscale")["rules"] for name in ("mine", "yours")] == [everywhere] * 2
     environment = {"PATHO_WATCH_NAMESPACES": "mine,yours", "PATHO_LEASE": "second-pathoscale-operator"}
     async with campaign.world(arena) as made:
         elsewhere = await made.namespace()
