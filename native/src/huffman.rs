@@ -3,13 +3,15 @@
 //! Most of the time of decoding a tile is spent here. So one look answers for two symbols, values and all, where it can; skipping steps
 //! over as many symbols as a look holds; and branches, which are guessed wrongly, are taken at the end of a block and for what is rare.
 
-use std::ops::RangeInclusive;
+use std::cell::OnceCell;
+use std::ops::{Range, RangeInclusive};
 
 use crate::bits::Bits;
 
 const LOOK: u32 = 10; // bits; what needs more, code and value together, is rare
 const PREFIXES: usize = 1 << LOOK;
 const ROUND: u32 = 56 / LOOK; // looks that a refill is good for
+const LEAP: u32 = 13; // bits that skipping looks at
 const LAST: u32 = 63; // position of a block's last coefficient
 
 /// As DHT stores it, and libjpeg keeps it: how many codes of each length, and the symbols in the order of their codes.
@@ -39,12 +41,27 @@ struct Pair {
     values: [i16; 2], // the first and the last, which may be one
 }
 
-/// The whole symbols that the next bits begin with.
+/// The whole symbols that the next bits begin with, in 16 bits: so a table of many stays small.
 #[derive(Clone, Copy, Default)]
-struct Leap {
-    bits: u8, // 0: not even one
-    advance: u8,
-    ends: bool, // the last one is an end of block
+struct Leap(u16);
+
+impl Leap {
+    /// `bits` of 0: not even one symbol; `ends`: the last one is an end of block.
+    fn new(bits: u8, advance: u8, ends: bool) -> Self {
+        Self(u16::from(bits) | u16::from(advance) << 4 | u16::from(ends) << 15)
+    }
+
+    fn bits(self) -> u8 {
+        (self.0 & 15) as u8
+    }
+
+    fn advance(self) -> u32 {
+        u32::from(self.0 >> 4 & 127)
+    }
+
+    fn ends(self) -> bool {
+        self.0 >> 15 == 1
+    }
 }
 
 /// A table in all the forms that decoding needs.
@@ -52,7 +69,7 @@ pub struct Table {
     definition: Definition,
     steps: Box<[Step; PREFIXES]>,
     pairs: Box<[Pair; PREFIXES]>,
-    leaps: Box<[Leap; PREFIXES]>,
+    leaps: OnceCell<Box<[Leap; 1 << LEAP]>>,
     limits: [u32; 17], // first 16-bit prefix beyond the codes of a length
     shifts: [i32; 17], // from a code of a length to its symbol's place
 }
@@ -60,23 +77,34 @@ pub struct Table {
 impl Table {
     /// `is_ac`: symbols are runs and sizes, else sizes alone.
     pub fn new(definition: Definition, is_ac: bool) -> Self {
-        let mut table = Self { definition, steps: boxed(), pairs: boxed(), leaps: boxed(), limits: [0; 17], shifts: [0; 17] };
+        let (steps, pairs) = (boxed(), boxed());
+        let mut table = Self { definition, steps, pairs, leaps: OnceCell::new(), limits: [0; 17], shifts: [0; 17] };
         let (mut code, mut place) = (0u32, 0i32);
         for length in 1..=16 {
-            let count = u32::from(definition.counts[length]);
-            table.shifts[length] = place - code as i32;
+            let count = u32::from(definition.counts[length as usize]);
+            table.shifts[length as usize] = place - code as i32;
             (code, place) = (code + count, place + count as i32);
-            table.limits[length] = code << (16 - length);
+            table.limits[length as usize] = code << (16 - length);
+            if length <= LOOK {
+                table.look_up(code - count..code, length, is_ac);
+            }
             code <<= 1;
-        }
-        for prefix in 0..PREFIXES {
-            table.steps[prefix] = table.symbol((prefix as u32) << (16 - LOOK), 1..=LOOK as usize, is_ac).unwrap_or_default();
         }
         for prefix in (0..PREFIXES).filter(|_| is_ac) {
             table.pairs[prefix] = table.pair(prefix).unwrap_or_default();
-            table.leaps[prefix] = table.leap(prefix);
         }
         table
+    }
+
+    /// What to find under the prefixes that begin with some codes of a length.
+    fn look_up(&mut self, codes: Range<u32>, length: u32, is_ac: bool) {
+        for code in codes {
+            let step = self.symbol(code << (16 - length), length as usize..=16, is_ac).unwrap_or_default();
+            let first = (code << (LOOK - length)) as usize;
+            if let Some(prefixes) = self.steps.get_mut(first..first + (1 << (LOOK - length))) {
+                prefixes.fill(step);
+            }
+        }
     }
 
     pub fn is(&self, definition: &Definition) -> bool {
@@ -114,13 +142,26 @@ impl Table {
         })
     }
 
+    /// Made when first needed: tiles may have tables of their own, and no block to skip.
+    fn leaps(&self) -> &[Leap; 1 << LEAP] {
+        self.leaps.get_or_init(|| {
+            let mut leaps = boxed::<Leap, { 1 << LEAP }>();
+            leaps.iter_mut().zip(0..).for_each(|(leap, prefix)| *leap = self.leap(prefix));
+            leaps
+        })
+    }
+
     /// As many symbols as the bits of a prefix hold.
-    fn leap(&self, prefix: usize) -> Leap {
-        let mut leap = Leap::default();
-        while let Some(step) = self.within(prefix, leap.bits).filter(|_| !leap.ends) {
-            leap = Leap { bits: leap.bits + step.bits, advance: leap.advance + step.advance, ends: step.advance == 0 };
+    fn leap(&self, prefix: u32) -> Leap {
+        let (mut bits, mut advance, mut ends) = (0, 0, false);
+        while !ends {
+            let step = self.steps[(prefix << bits << (32 - LEAP) >> (32 - LOOK)) as usize];
+            if step.bits == 0 || u32::from(bits + step.bits) > LEAP || u32::from(advance + step.advance) > LAST {
+                break;
+            }
+            (bits, advance, ends) = (bits + step.bits, advance + step.advance, step.advance == 0);
         }
-        leap
+        Leap::new(bits, advance, ends)
     }
 
     /// The difference of a DC coefficient; None for damaged data.
@@ -169,13 +210,13 @@ impl Table {
     /// Step over the AC coefficients of a block.
     #[inline(always)]
     pub fn skip(&self, bits: &mut Bits) -> Option<()> {
-        let mut at = 0;
+        let (leaps, mut at) = (self.leaps(), 0);
         loop {
             bits.refill()?;
-            for _ in 0..ROUND {
-                let leap = self.leaps[bits.peek(LOOK) as usize];
-                let last = at + u32::from(leap.advance);
-                if leap.bits == 0 || last >= LAST {
+            for _ in 0..56 / LEAP {
+                let leap = leaps[bits.peek(LEAP) as usize];
+                let last = at + leap.advance();
+                if leap.bits() == 0 || last >= LAST {
                     let (advance, _) = self.step(bits)?;
                     at += advance;
                     if advance == 0 || at >= LAST {
@@ -183,8 +224,8 @@ impl Table {
                     }
                     break;
                 }
-                bits.drop(leap.bits);
-                if leap.ends {
+                bits.drop(leap.bits());
+                if leap.ends() {
                     return Some(());
                 }
                 at = last;
