@@ -26,11 +26,11 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of a kubectl command. Raises Refused."""
-        return _run([kubectl_binary(), f"--namespace={self.namespace}", *arguments], self._environment(), stdin)
+        return _run([kubectl_binary(), f"--namespace={self.namespace}", *arguments], self.environment(), stdin)
 
     def helm(self, *arguments: str) -> str:
         """Output of a helm command. Raises Refused."""
-        return _run([str(tools.path("helm")), f"--namespace={self.namespace}", *arguments], self._environment())
+        return _run([str(tools.path("helm")), f"--namespace={self.namespace}", *arguments], self.environment())
 
     def apply(self, *manifests: Manifest) -> None:
         """`kubectl apply` of objects."""
@@ -58,7 +58,8 @@ class Cluster:
         """The same cluster, another namespace."""
         return dataclasses.replace(self, namespace=namespace)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What kubectl and helm get from the shell."""
         scratch = str(self.kubeconfig.parent / "client-cache")
         return os.environ | {
             "KUBECONFIG": str(self.kubeconfig),

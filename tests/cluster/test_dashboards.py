@@ -23,8 +23,9 @@ from charts import boards
 from patho_api import names
 from tests.chart import alerts, pictures, prometheus
 from tests.cluster import release, runs, waiting
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, kubectl_binary
 from tests.cluster.processes import Processes
+from tests.docs import captures
 from tests.trainer import runs as training
 from tests.trainer import slides
 
@@ -50,20 +51,31 @@ def watched(cluster: Cluster, operator: release.Operator, processes: Processes, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "RUN_ID", f"{runs.uid(here.get('ppt', RUN))}-1")
         with training.pod(wanted, folder / "pod") as pod, answering(fake["status"]["podIP"], pod):
-            found = Watched(prometheus.start(processes, program, targets(operator.port, pod.port), alerts.RULES), begin)
+            found = Watched(
+                prometheus.start(processes, program, targets(operator.port, pod.port), alerts.RULES), begin, folder / "watch.txt"
+            )
+            waiting.until(lambda: stage(here) == "Training", what="progress in the status", seconds=120)
+            watch = f"{kubectl_binary()} get ppt --namespace=watched --watch > {found.shown}"
+            processes.start("watch", ["bash", "-c", f"exec {watch}"], here.environment())
             assert pod.end()[0] == 0
             found.end = time.time()  # of training
     waiting.until(lambda: found.query(f'{names.EVAL_SCORE}{{run="{RUN}"}}'), what="a score of the run in Prometheus")
     yield found
+    processes.stop("watch")
     processes.stop("prometheus")
     cluster.kubectl("delete", "namespace", "watched", "--wait=false")
+
+
+def stage(cluster: Cluster) -> str:
+    """What the run says that it does."""
+    return str(((cluster.get("ppt", RUN).get("status") or {}).get("progress") or {}).get("stage", ""))
 
 
 class Watched:
     """Asks that Prometheus about the time of the run."""
 
-    def __init__(self, url: str, begin: float) -> None:
-        self.url, self.begin, self.end = url, begin, begin
+    def __init__(self, url: str, begin: float, shown: pathlib.Path) -> None:
+        self.url, self.begin, self.end, self.shown = url, begin, begin, shown
 
     def query(self, expression: str) -> list[Any]:
         """Series of an expression over the run's time; NaN is no value."""
@@ -187,3 +199,12 @@ def test_prometheus_evaluates_every_alert(watched):
 def test_a_healthy_operator_raises_no_alert(watched):
     firing = {rule["name"] for rule in watched.rules() if rule["state"] == "firing"}
     assert not {name for name in firing if name.startswith("PathoOperator")}
+
+
+def test_kubectl_shows_the_runs_life_on_80_columns(watched):
+    lines = [line.rstrip() for line in watched.shown.read_text().splitlines()]
+    assert lines[0].split() == ["NAME", "PHASE", "STEP", "IMG/S", "WAIT", "ETA", "NODES", "RESTARTS", "AGE"]
+    assert max(map(len, lines)) <= 80
+    assert any(f"{STEPS}/{STEPS} (100%)" in line for line in lines)
+    if os.environ.get("PATHOSCALE_PICTURES"):
+        captures.put("watch", ["$ kubectl get ppt --watch", *lines[:6], "...", lines[-1]])

@@ -1,11 +1,16 @@
 """`patho`: what it accepts, and the sentences it says when something is wrong."""
 
+import pathlib
+import sys
+
 import click.testing
 import pytest
 import yaml
 
 from patho_api import names
 from patho_trainer import cli, estimate
+from tests.docs import terminal
+from tests.trainer import slides
 
 
 def make_manifest(tmp_path, **spec):
@@ -84,3 +89,18 @@ def test_grid_patches_touch_one_tile_and_free_ones_about_four():
     tiles, rows = estimate.tiles_per_patch(256, "Free")
     assert tiles == pytest.approx(3.98, abs=0.01)
     assert rows == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_run_on_80_columns_leaves_a_bar_for_each_stage_and_the_end(tmp_path):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "one.svs").symlink_to(slides.CMU)
+    patho = str(pathlib.Path(sys.executable).with_name("patho"))
+    code, output = terminal.run([patho, "run", make_manifest(tmp_path)], cwd=tmp_path)
+    lines = terminal.screen(output)
+    assert code == 0, output
+    bars = [line for line in lines if "━" in line]
+    assert max(map(len, bars)) <= 80
+    assert {line.split()[0] for line in bars} >= {"Loading", "Indexing", "Saving"}
+    assert lines[0].startswith("PathoPretrain small: logs in runs/small/logs")
+    assert any(line.startswith("Completed: ") for line in lines)
