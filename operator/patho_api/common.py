@@ -4,6 +4,7 @@ A rule that a schema cannot say is a `Rule`: one CEL expression for the API serv
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -47,7 +48,20 @@ class Spec(pydantic.BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-Url = Annotated[str, Field(min_length=1, max_length=1024)]
+CLIMBS = r"://.*/(\.|%2[eE]){2}(/|$)"  # RE2, which CEL and Python read alike; a path of this machine may say ../
+CLIMBING = "'..' leads nowhere in a bucket: write the path from its root"
+NO_CLIMBING: dict[str, JsonValue] = {"x-kubernetes-validations": [{"rule": f"!self.matches(r'{CLIMBS}')", "message": CLIMBING}]}
+
+
+def _does_not_climb(url: str) -> str:
+    """The Python twin of NO_CLIMBING. Raises ValueError."""
+    if re.search(CLIMBS, url):
+        raise ValueError(CLIMBING)
+    return url
+
+
+Url = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=NO_CLIMBING), pydantic.AfterValidator(_does_not_climb)]
+UrlOrEmpty = Annotated[str, Field(max_length=1024, json_schema_extra=NO_CLIMBING), pydantic.AfterValidator(_does_not_climb)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]

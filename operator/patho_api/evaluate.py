@@ -43,7 +43,7 @@ class EvalModel(Spec):
 
     pretrain: PretrainRef | None = None
     """A checkpoint of a PathoPretrain in the same namespace."""
-    url: Annotated[str, Field(max_length=1024)] = ""
+    url: common.UrlOrEmpty = ""
     """A pathoscale checkpoint folder, or a .safetensors or .pth file (then set architecture)."""
     architecture: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9_]*$")] = ""
     """timm architecture of the file at url. Empty: a pathoscale checkpoint says it."""
@@ -63,7 +63,7 @@ class Task(Spec):
     PatchSegmentation."""
     data: Url
     """Folder of the data set; of TP53, its manifest (.csv or .parquet with the columns `url`, `patient`, `label`)."""
-    label: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    label: Annotated[str, Field(max_length=32, pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")] = ""
     """Name in the results, where the same kind appears twice. Empty: the task's name."""
 
 

@@ -31,7 +31,7 @@ class Init(Spec):
     bucket)."""
     tag: Annotated[str, Field(max_length=128)] = ""
     """timm's tag, for source Timm: `dino`, `lvd142m`, ..."""
-    url: Annotated[str, Field(max_length=1024)] = ""
+    url: common.UrlOrEmpty = ""
     """A .safetensors or .pth file in timm's, DINO's or DINOv2's layout, for source URL."""
 
 
@@ -64,7 +64,7 @@ class Foreground(Spec):
     """Otsu (threshold on saturation, for each slide), Saturation (eva's fixed threshold), Masks (your own images) or None (everywhere)."""
     min_coverage: UnitInterval = 0.4
     """Share of a patch that must lie on tissue. Default: 0.4, as in arXiv 2404.15217."""
-    masks_url: Annotated[str, Field(max_length=1024)] = ""
+    masks_url: common.UrlOrEmpty = ""
     """URL pattern of mask images (PNG or TIFF, non-zero is tissue, whole slide at any resolution), for method Masks: `{id}` is the
     manifest's id, `{name}` the slide's file name without its ending. Reached through `slides.storage`."""
 

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from patho_api import names
+from tests.api import hostile
 
 Body = dict[str, Any]
 REMOVED = object()
@@ -119,6 +120,7 @@ ACCEPTED = [
             ]
         },
     ),
+    _pretrain("a path of this machine and dots that do not climb", {"spec.slides": {"source": "../slides/", "index": "gs://b/a..b/..c/"}}),
 ]
 
 _AT_LEAST_1 = "greater than or equal to 1"
@@ -227,6 +229,15 @@ REFUSED = [
         {"spec.tasks": [{"name": "MHIST", "data": "a"}, {"name": "MHIST", "data": "b"}]},
         "spec",
         "names must be unique",
+    ),
+    *(_pretrain(title, changes, field, hostile.SAYS) for title, changes, field in hostile.pretrains()),
+    *(_eval(title, changes, field, hostile.SAYS) for title, changes, field in hostile.evals()),
+    _eval(
+        "a label that is a folder",
+        {"spec.tasks": [{"name": "BACH", "data": "gs://d/", "label": ".."}]},
+        "spec.tasks[0].label",
+        "match",
+        server_says="should match",
     ),
 ]
 
