@@ -192,6 +192,8 @@ class WebServer:
         self.faults: collections.deque[int | str] = collections.deque()
         self.chaos: Callable[[int], int | str | None] = lambda _: None
         self.access_key = ""
+        self.retry_after = 0  # seconds, of answers 429 and 503
+        self.times: list[float] = []  # when requests came
         self._count = itertools.count()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -227,6 +229,7 @@ def _handler(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
         def _answer(self, *, body: bool) -> None:
             name = urllib.parse.unquote(self.path.lstrip("/"))
             web.requests[self.command, name] += 1
+            web.times.append(time.monotonic())
             fault = web.faults.popleft() if web.faults else web.chaos(next(web._count))
             path = web.folder / name
             if fault == "slow":
@@ -246,7 +249,7 @@ def _handler(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Length", "0")
             if status in (429, 503):
-                self.send_header("Retry-After", "0")
+                self.send_header("Retry-After", str(web.retry_after))
             self.end_headers()
 
         def _file(self, path: pathlib.Path, *, body: bool, short: bool) -> None:

@@ -163,6 +163,17 @@ def test_a_hiccup_is_retried_and_nothing_is_lost(web, fault, transport):
     assert web.requests["GET", "x"] == 2
 
 
+@pytest.mark.parametrize("fault", [503, 429])
+def test_a_filesystem_that_tells_how_long_to_wait_is_left_alone_so_long(web, fault):
+    """By the server's clock. obstore 0.12 does not show the header: it waits by its own backoff."""
+    (web.folder / "x").write_bytes(b"0123456789")
+    web.faults.append(fault)
+    web.retry_after = 1
+    bucket = storage.Bucket(common.Storage(options={"transport": "fsspec"}))
+    assert bytes(bucket.read_ranges(web.url + "x", [2], [6])[0]) == b"234567"
+    assert web.times[1] - web.times[0] >= 1
+
+
 def test_a_lasting_fault_ends_as_transient_and_is_counted(web, monkeypatch):
     monkeypatch.setattr(storage, "TRIES", 1)
     (web.folder / "x").write_bytes(b"0123456789")

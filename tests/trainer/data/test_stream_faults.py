@@ -40,13 +40,19 @@ def served(slides, web):
     return sets.build(SPEC, manifest, web.folder / "index"), web
 
 
-def digests(catalog, *, rank=0, world_size=1, transport="obstore", stats=None):
-    """(step, slot) -> hash of the pixels"""
+def told(catalog, *, start=0, rank=0, world_size=1, transport="obstore", stats=None):
+    """((step, slot), hash of the pixels), as they come."""
     bucket = storage.Bucket(common.Storage(options={"transport": transport}))
-    options = {"seed": 3, "stop_step": STEPS, "rank": rank, "world_size": world_size, "bucket": bucket, "threads": 2, "stats": stats}
-    with stream.batches(catalog, SPEC, **options) as batches:
-        images = [((b.step, slot), image) for b in batches for slot, image in zip(b.slots, b.images, strict=True)]
-    return {key: hashlib.sha256(image.numpy()).hexdigest() for key, image in images}
+    options = {"seed": 3, "start_step": start, "stop_step": STEPS, "rank": rank, "world_size": world_size, "stats": stats}
+    with stream.batches(catalog, SPEC, bucket=bucket, threads=2, **options) as batches:
+        for b in batches:
+            for slot, image in zip(b.slots, b.images, strict=True):
+                yield (b.step, slot), hashlib.sha256(image.numpy()).hexdigest()
+
+
+def digests(catalog, **options):
+    """(step, slot) -> hash of the pixels"""
+    return dict(told(catalog, **options))
 
 
 def chaos(seed, happened):
@@ -96,32 +102,36 @@ def test_an_object_that_changes_while_it_is_read_is_noticed_and_replaced(served,
 
 
 STORY = """
-import hashlib, sys
-from patho_trainer.data import index, stream
+import sys
+from patho_trainer.data import index
 from tests.trainer.data import test_stream_faults as t
-with stream.batches(index.load(sys.argv[1]), t.SPEC, seed=3, start_step=int(sys.argv[2]), stop_step=t.STEPS, threads=2) as batches:
-    for b in batches:
-        for slot, image in zip(b.slots, b.images, strict=True):
-            print(b.step, slot, hashlib.sha256(image.numpy()).hexdigest(), flush=True)
+url, start, rank, transport = sys.argv[1:]
+for (step, slot), digest in t.told(index.load(url), start=int(start), rank=int(rank), world_size=2, transport=transport):
+    print(step, slot, digest, flush=True)
 """
 
 
-def tell(url, start):
-    command = [sys.executable, "-c", STORY, url, str(start)]
+def tell(url, start, rank, transport):
+    command = [sys.executable, "-c", STORY, url, str(start), str(rank), transport]
     root = pathlib.Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_any_moment_goes_on_with_the_same_bytes(served):
+@pytest.mark.parametrize("transport", ["obstore", "fsspec"])
+def test_two_ranks_killed_at_any_moment_go_on_with_the_same_bytes_whatever_the_network_does(served, transport):
     _, web = served
-    url, calm = str(web.folder / "index"), digests(index.load(str(web.folder / "index")))
-    first = tell(url, 0)
-    lines = [first.stdout.readline() for _ in range(8 * 2 + 3)]  # in the middle of step 2
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    lines += tell(url, 2).communicate()[0].splitlines()
+    url, calm, happened = str(web.folder / "index"), digests(index.load(str(web.folder / "index"))), []
+    web.chaos = chaos(7, happened)
+    first = [tell(url, 0, rank, transport) for rank in range(2)]
+    lines = [each.stdout.readline() for each in first for _ in range(4 * 2 + 2)]  # in the middle of step 2
+    for each in first:
+        each.send_signal(signal.SIGKILL)
+        each.communicate()
+    rest = [tell(url, 2, rank, transport) for rank in range(2)]
+    lines += [line for each in rest for line in each.communicate()[0].splitlines()]
     found = {(int(step), int(slot)): value for step, slot, value in map(str.split, lines)}
-    assert first.returncode == -signal.SIGKILL
+    assert [each.returncode for each in first] == [-signal.SIGKILL] * 2
+    assert happened
     assert found == calm

@@ -8,6 +8,8 @@ import builtins
 import contextlib
 import dataclasses
 import datetime
+import random
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +19,8 @@ from patho_trainer import errors
 from patho_trainer.data import urls
 
 T = TypeVar("T")
+PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds between tries, as obstore's (`stores.RETRIES`)
+LONGEST_WAIT = 60.0  # seconds that a server may ask for
 ETAGS = ("etag", "ETag", "generation", "LastModified", "last_modified", "mtime", "created")  # by filesystem; the first that is there
 
 
@@ -97,10 +101,23 @@ class FsspecStore:
         return Found(self.head(path), bytes(_told(lambda: self._files.cat_file(self._name(path), start=first, end=end))))
 
     def get_ranges(self, path: str, *, starts: Sequence[int], lengths: Sequence[int], coalesce: int = 0) -> list[bytes]:
-        """`lengths[k]` bytes from `starts[k]`; fewer where the object ends earlier."""
+        """`lengths[k]` bytes from `starts[k]`; fewer where the object ends earlier. Of many, only those that failed are asked for again."""
         del coalesce
-        ends = [start + size for start, size in zip(starts, lengths, strict=True)]
-        return list(_told(lambda: self._files.cat_ranges([self._name(path)] * len(ends), list(starts), ends, on_error="raise")))
+        wanted = list(zip(starts, lengths, strict=True))
+        found = self._parts(self._name(path), wanted)
+        for attempt in range(len(PAUSES)):
+            broken = {k: body for k, body in enumerate(found) if isinstance(body, Exception)}
+            if not broken or not all(map(_passes, broken.values())):
+                break
+            time.sleep(max(_pause_seconds(attempt, error) for error in broken.values()))
+            for k, body in zip(broken, self._parts(self._name(path), [wanted[k] for k in broken]), strict=True):
+                found[k] = body
+        return [_unbroken(body) for body in found]
+
+    def _parts(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | Exception]:
+        """What came of each range (start, size)."""
+        starts, ends = [start for start, _ in ranges], [start + size for start, size in ranges]
+        return list(_told(lambda: self._files.cat_ranges([name] * len(starts), starts, ends, on_error="return")))
 
     def put(self, path: str, file: Any, *, mode: str = "overwrite", use_multipart: bool = False) -> None:
         """Write bytes, or an open file over whatever is there; mode `create` raises FileExistsError where the object exists."""
@@ -148,14 +165,45 @@ class FsspecStore:
         return {"path": path, "size": info["size"], "e_tag": str(etag)}
 
 
-def _told(operation: Callable[[], T]) -> T:
-    """Its result; the errors of HTTP libraries, which are no OSError, with their status."""
-    try:
-        return operation()
-    except OSError:
-        raise
-    except Exception as error:
-        status = getattr(error, "status", None) or getattr(error, "code", None)
-        raise OSError(
-            f"status code: {status}: {type(error).__name__}" if isinstance(status, int) else f"{type(error).__name__}: {error}"
-        ) from error
+def _unbroken(body: builtins.bytes | Exception) -> builtins.bytes:
+    if isinstance(body, Exception):
+        raise _plain(body)
+    return body
+
+
+def _told(operation: Callable[[], T], tries: int = len(PAUSES) + 1) -> T:
+    """Its result, after as many tries as obstore makes by itself."""
+    for attempt in range(tries):
+        try:
+            return operation()
+        except Exception as error:
+            if attempt == tries - 1 or not _passes(error):
+                raise _plain(error) from error
+            time.sleep(_pause_seconds(attempt, error))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _plain(error: Exception) -> OSError:
+    """An error as `faults.explain` understands it: HTTP libraries' are no OSError, with their status."""
+    if isinstance(error, OSError):
+        return error
+    status = _status(error)
+    return OSError(f"status code: {status}: {type(error).__name__}" if status else f"{type(error).__name__}: {error}")
+
+
+def _status(error: Exception) -> int:
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) else 0
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed soon: the server is busy or the connection broke."""
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return False
+    return _status(error) in (0, 408, 429) or _status(error) >= 500
+
+
+def _pause_seconds(attempt: int, error: Exception) -> float:
+    """As long as the server asks for (Retry-After in seconds), where the library tells; else exponential backoff with jitter."""
+    asked = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
+    return min(LONGEST_WAIT, max(PAUSES[attempt] * (0.5 + random.random()), float(asked) if asked.isdigit() else 0.0))
