@@ -1,4 +1,5 @@
-"""What the loader costs the thread that trains: time in which it could run and has a core, but the interpreter's lock is taken.
+"""What the loader costs the thread that trains: time in which it could run and has a core, but the interpreter's lock is taken, and the
+time on a core that taking a batch costs.
 
 Wall time less time on a core (the thread's own clock), less time in the queue for one (/proc/self/task/ID/schedstat: the machine is
 shared), less the wait for a batch. As a share of the time on a core: of a step that nothing disturbs.
@@ -43,14 +44,14 @@ def step(layers, x) -> None:
 
 
 def lost(batches) -> float:
-    """The share of the steps' time that is lost while batches are read beside them."""
+    """The share of the steps' time that is lost while batches are read beside them: to the lock, and to taking a batch."""
     layers, x = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)], torch.randn(BATCH, WIDTH)
     found = []
     with torch.no_grad():
         for _ in range(STEPS):
-            next(batches)
-            found.append(blocked(lambda: step(layers, x)))
-    return sum(b for b, _ in found) / sum(r for _, r in found)
+            _, taking = blocked(lambda: next(batches))
+            found.append((taking, *blocked(lambda: step(layers, x))))
+    return sum(taking + waiting for taking, waiting, _ in found) / sum(running for *_, running in found)
 
 
 def test_a_training_thread_loses_little_to_a_loader_in_a_process_of_its_own(tmp_path):
@@ -73,4 +74,4 @@ def test_a_training_thread_loses_little_to_a_loader_in_a_process_of_its_own(tmp_
                     results[name].append(lost(batches))
     for name, shares in results.items():
         print(f"\nlost to the interpreter's lock, {name}: {statistics.median(shares):.2%} ({min(shares):.2%} to {max(shares):.2%})")
-    assert statistics.median(results["in a process"]) < statistics.median(results["in threads"])
+    assert statistics.median(results["in a process"]) < 0.02

@@ -55,28 +55,31 @@ def test_a_killed_process_is_told_in_a_sentence(catalog):
             list(batches)
 
 
-def test_a_process_that_is_killed_while_a_batch_is_on_its_way_is_told_too(catalog, monkeypatch):
+def test_a_process_that_is_killed_while_a_place_goes_back_is_told_too(catalog):
     with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
-        take = batches._buffers.take
-
-        def killed():
-            batches._process.kill()
-            batches._process.wait()
-            return take()
-
-        monkeypatch.setattr(batches._buffers, "take", killed)  # after a batch has come, and before its place is given back
+        kept = next(batches)
+        batches._process.kill()
+        batches._process.wait()
+        del kept
         with pytest.raises(errors.PathoError, match="has died"):
             list(batches)
 
 
-def test_whatever_ends_the_copying_of_batches_is_raised_here(catalog, monkeypatch):
-    def full():
-        raise RuntimeError("no page-locked memory")
-
+def test_a_batch_is_used_where_it_lies_until_nothing_uses_it(catalog):
     with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
-        monkeypatch.setattr(batches._buffers, "take", full)
-        with pytest.raises(RuntimeError, match="page-locked"):
-            list(batches)
+        shared = {array.ctypes.data for array in batches._shared}
+        assert all(next(batches).images.data_ptr() in shared for _ in range(3 * len(shared)))
+        part = next(batches).images[1:]
+        assert len(batches._lent) == 1
+        del part
+        assert not batches._lent
+
+
+def test_a_consumer_that_keeps_many_batches_gets_copies(catalog):
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        shared = {array.ctypes.data for array in batches._shared}
+        kept = [next(batches) for _ in range(2 * child.HELD)]
+    assert [batch.images.data_ptr() in shared for batch in kept] == [True] * child.HELD + [False] * child.HELD
 
 
 STORY = """

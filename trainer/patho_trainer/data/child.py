@@ -4,17 +4,18 @@ Batches come through memory that both processes share (memfd: no file, nothing i
 through a socket. `python -m patho_trainer.data.child FD` is the other end; it ends when the socket does.
 """
 
-import contextlib
+import collections
 import dataclasses
+import logging
 import mmap
 import os
 import pickle
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from patho_api import common, pretrain
 from patho_trainer import errors
@@ -29,7 +31,9 @@ from patho_trainer.data import buffers, index, sampler, storage, stream
 from patho_trainer.data import catalog as catalogs
 from patho_trainer.data import stats as counters
 
-SENT = 2  # batches in the shared memory that the parent has not copied yet
+SENT = 2  # batches that wait for the parent
+HELD = 3  # batches that the parent may use where they are: this one, the one before, one ahead
+log = logging.getLogger(__name__)
 COUNTED = ("patches", "buffered", "bytes", "requests", "seconds", "replaced", "redrawn", "quarantined")
 
 
@@ -64,7 +68,7 @@ def batches(
     )
     shape = (len(slots), spec.patches.size_px, spec.patches.size_px, 3)
     ahead = stream.batches_ahead(prefetch, shape)
-    count = ahead + SENT + 3  # being filled, sent, and a few that change hands
+    count = ahead + SENT + HELD + 3  # being filled, sent, in use, and a few that change hands
     memory = os.memfd_create("patho-batches")
     os.ftruncate(memory, count * int(np.prod(shape)))
     settings, secret_dir, options = bucket.settings
@@ -114,7 +118,11 @@ def _pack(requests: Sequence[sampler.Request]) -> bytes:
 
 
 class Batches(Iterator[stream.Batch]):
-    """What `batches` returns. For one consumer; close it in the end."""
+    """What `batches` returns. For one consumer; close it in the end.
+
+    No thread, no copy: a batch is used where the process has put it, and its place goes back when nothing uses it any more. Copies to a
+    GPU belong on the current stream, which is waited for before a place goes back.
+    """
 
     def __init__(self, order: Order, slots: tuple[int, ...], stats: counters.Stats) -> None:
         """Use `batches`."""
@@ -126,40 +134,38 @@ class Batches(Iterator[stream.Batch]):
         self._pipe.send(order)
         self._shared = _arrays(order)
         os.close(order.memory)
+        self._locked = torch.cuda.is_available() and _lock_pages(self._shared)
         self._slots, self._stats = slots, stats
-        self._buffers = buffers.Buffers(order.shape)
-        self._ready: queue.Queue[stream.Batch | BaseException | None] = queue.Queue(maxsize=1)
-        self._closing = threading.Event()
-        self._receiver = threading.Thread(target=self._receive, name="patho-receive", daemon=True)
-        self._receiver.start()
+        self._lent: set[int] = set()
+        self._free: collections.deque[int] = collections.deque()  # places that the process does not know of yet
+        self._closed = False
 
     def __next__(self) -> stream.Batch:
         """The next step's batch; waits until it is ready. Raises as `stream.Batches`, and PathoError where the process has died."""
-        if self._closing.is_set():
+        if self._closed:
             raise StopIteration
         try:
             with self._stats.timed("wait"):
-                found = self._ready.get()
+                message = self._received()
         except BaseException:  # of a signal handler
             self.close()
             raise
-        if isinstance(found, stream.Batch):
-            return found
+        if isinstance(message, tuple):
+            return self._batch(*message)
         self.close()
-        raise found or StopIteration
+        raise message or StopIteration
 
     def close(self) -> None:
-        """End the process. May be called again."""
-        if self._closing.is_set():
+        """End the process. May be called again; batches that were taken stay good."""
+        if self._closed:
             return
-        self._closing.set()
+        self._closed = True
         self._process.kill()  # it keeps nothing that could be lost
         self._process.wait()
-        while self._receiver.is_alive():  # it may want to hand over one batch more
-            with contextlib.suppress(queue.Empty):
-                self._ready.get_nowait()
-            self._receiver.join(0.05)
         self._pipe.close()
+        if self._locked:
+            torch.cuda.synchronize()
+            torch.cuda.cudart().cudaHostUnregister(self._shared[0].ctypes.data)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -169,38 +175,55 @@ class Batches(Iterator[stream.Batch]):
         """Close."""
         self.close()
 
-    def _receive(self) -> None:
-        """In a thread: copy what comes; the copy releases the interpreter's lock."""
-        while not self._closing.is_set():
-            try:
-                message = self._pipe.recv()
-                if isinstance(message, tuple):
-                    message = self._taken(*message)
-            except (EOFError, OSError):  # it has died, perhaps with batches on their way: then giving memory back fails
-                code = self._process.wait()
-                message = errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
-            except Exception as error:  # no page-locked memory, for instance: the consumer must not wait for ever
-                message = error
-            self._ready.put(message)
-            if not isinstance(message, stream.Batch):
-                return
+    def _received(self) -> Any:
+        """What the process sends; PathoError where it has died."""
+        if self._free and self._locked:
+            torch.cuda.current_stream().synchronize()
+        try:
+            while self._free:
+                self._pipe.send(self._free.popleft())
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            return errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
 
-    def _taken(self, step: int, place: int, packed: bytes, counted: dict[str, Any]) -> stream.Batch:
-        images = self._buffers.take()
-        images.copy_(torch.from_numpy(self._shared[place]))
-        self._pipe.send(place)
+    def _batch(self, step: int, place: int, packed: bytes, counted: dict[str, Any]) -> stream.Batch:
         wait = self._stats.seconds["wait"]
         for name, value in counted.items():
             setattr(self._stats, name, value)
         self._stats.seconds["wait"] = wait
-        return stream.Batch(step, images, self._slots, Requests(packed))
+        return stream.Batch(step, torch.from_numpy(self._pixels(place)), self._slots, Requests(packed))
+
+    def _pixels(self, place: int) -> NDArray[np.uint8]:
+        """A batch where it lies; a copy for a consumer that keeps so many that the process would run out of places."""
+        if len(self._lent) >= HELD:
+            self._free.append(place)
+            return self._shared[place].copy()
+        lent = self._shared[place].view()
+        self._lent.add(place)
+        weakref.finalize(lent, self._give_back, place).atexit = False
+        return lent
+
+    def _give_back(self, place: int) -> None:
+        """In whichever thread lets go of a batch."""
+        self._lent.discard(place)
+        self._free.append(place)
 
 
-def _arrays(order: Order) -> list[Any]:
+def _arrays(order: Order) -> list[NDArray[np.uint8]]:
     """The shared memory as `count` batches."""
     memory = mmap.mmap(order.memory, order.count * int(np.prod(order.shape)))
     whole = np.frombuffer(memory, dtype=np.uint8).reshape(order.count, *order.shape)
     return list(whole)
+
+
+def _lock_pages(arrays: Sequence[NDArray[np.uint8]]) -> bool:
+    """For copies to a GPU beside other work; without it they are slower. Whether it could be done."""
+    size = sum(array.nbytes for array in arrays)
+    failed = int(torch.cuda.cudart().cudaHostRegister(arrays[0].ctypes.data, size, 0))  # type: ignore[no-untyped-call]
+    if failed:
+        log.warning("the memory of batches cannot be page-locked (CUDA error %d): copies to the GPU are slower", failed)
+    return not failed
 
 
 def _main(pipe: connection.Connection) -> None:
@@ -208,7 +231,7 @@ def _main(pipe: connection.Connection) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and a launcher signal the whole group; the parent decides
         signal.signal(each, signal.SIG_IGN)
     order = pipe.recv()
-    free = threading.Semaphore(SENT)
+    free = threading.Semaphore(SENT + HELD)
     held: dict[int, Any] = {}
     threading.Thread(target=_listen, args=(pipe, free, held), daemon=True).start()
     try:
@@ -232,7 +255,7 @@ def _messages(order: Order, held: dict[int, Any]) -> Iterator[tuple[int, int, by
     with stream.batches(catalog, spec, bucket=bucket, stats=stats, memory=pool, **order.arguments) as found:
         for batch in found:
             place = places[batch.images.data_ptr()]
-            held[place] = batch.images  # until the parent has copied it
+            held[place] = batch.images  # until the parent gives it back
             yield batch.step, place, _pack(batch.requests), {name: getattr(stats, name) for name in COUNTED}
 
 
