@@ -30,7 +30,7 @@ COPY packaging/sbom.py /sbom.py
 RUN pip --python /opt/venv install --no-deps --no-index /wheel/*.whl && /opt/venv/bin/python /sbom.py > /opt/venv/sbom.json
 
 FROM ${RUST} AS native
-RUN apt-get update && apt-get install -y --no-install-recommends cmake nasm && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends cmake make nasm && rm -rf /var/lib/apt/lists/*
 COPY native /native
 RUN mkdir /built && /native/build.sh /built
 

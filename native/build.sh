@@ -5,8 +5,8 @@ set -euo pipefail
 folder=$(realpath "$1")
 cd "$(dirname "$0")"
 missing=""
-for tool in cargo nasm cmake cc; do command -v "$tool" >/dev/null || missing+=" $tool"; done
-[ -z "$missing" ] || { echo "native core: missing:$missing (on Debian: apt-get install cargo nasm cmake gcc libc6-dev)" >&2; exit 1; }
+for tool in cargo nasm cmake make cc; do command -v "$tool" >/dev/null || missing+=" $tool"; done
+[ -z "$missing" ] || { echo "native core: missing:$missing (on Debian: apt-get install nasm cmake make gcc libc6-dev; Rust 1.88 or newer)" >&2; exit 1; }
 
 found() { awk -F'"' '/^name/ {name = $2} /^version/ {version = $2} /^checksum/ {print name, version, $2}' Cargo.lock; }
 if ! { [ -f Cargo.lock ] && found | cmp -s - crates.txt; }; then

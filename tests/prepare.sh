@@ -9,7 +9,7 @@ set -euo pipefail
 if command -v cargo >/dev/null; then
   if ! { command -v nasm && command -v cmake; } >/dev/null && [ "$(id -u)" = 0 ] && .venv/bin/python -m tests.aside.place >/dev/null || echo "not installed (the tests that need them will say so): packages of tests/aside"
 command -v apt-get >/dev/null; then
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends nasm cmake >/dev/null || echo "not installed: nasm, cmake"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends nasm cmake make >/dev/null || echo "not installed: nasm, cmake"
   fi
   make --no-print-directory native || echo "not built (its tests will say so): the native core"
 fi

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import pathlib
 import shutil
 
 import cv2
@@ -205,6 +206,15 @@ def test_patches_are_the_same_without_the_native_core(edge, monkeypatch):
     monkeypatch.setattr(native, "core", None)
     assert paint(jobs[1:]) == [True]
     np.testing.assert_array_equal(jobs[0].out, jobs[1].out)
+
+
+def test_the_module_brings_no_interpreter_and_the_licences_of_what_is_in_it():
+    module = pathlib.Path(native.core.__file__)
+    assert b"libpython" not in module.read_bytes()
+    licences = module.with_name("patho_native.licenses")
+    crates = [line.split() for line in (licences / "crates.txt").read_text().splitlines()]
+    assert all(any((licences / f"{name}-{version}").iterdir()) for name, version, _ in crates)
+    assert (licences / "turbojpeg-sys-1.2.0" / "README.ijg").exists()
 
 
 def test_threads_paint_beside_each_other_as_one_alone_does():
