@@ -6,6 +6,7 @@ import pytest
 
 from patho_api import launch, names, resource
 from tests.trainer import runs, servers
+from tests.trainer.evaluation import miniatures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CANARY = "canary-7f3a91d2c4"
@@ -35,13 +36,27 @@ def test_a_credential_stays_in_its_secret(store, tmp_path, monkeypatch, source):
     monkeypatch.setenv(names.ENV_CHECKPOINT_SECRET_DIR, store.secret_dir)
     store.put(runs.slides.CMU)
     wanted = spec_on(store, store.url + source)
-    with runs.pod(wanted, tmp_path / "pod") as pod:
+    assert_secret(store, wanted, tmp_path, code=names.EXIT_DONE if source in runs.slides.CMU.name else names.EXIT_NO_DATA)
+
+
+@pytest.mark.parametrize("data", ["labelled", "missing"], ids=["an evaluation that ends well", "an evaluation that fails"])
+def test_a_credential_of_an_evaluation_stays_in_its_secret(store, tmp_path, monkeypatch, data):
+    monkeypatch.setenv(names.ENV_SECRET_DIR, store.secret_dir)
+    miniatures.write_weights(store.bucket(), f"{store.url}vit.safetensors")
+    miniatures.write_labelled(store.bucket(), f"{store.url}labelled")
+    wanted = miniatures.spec(store.url.rstrip("/"), [miniatures.task(f"{store.url}{data}")], storage=store.storage.dump())
+    assert_secret(store, wanted, tmp_path, code=names.EXIT_DONE if data == "labelled" else names.EXIT_NO_DATA)
+
+
+def assert_secret(store: servers.Store, wanted, folder: pathlib.Path, code: int) -> None:
+    """A pod ends with this code, and neither its answers nor its files nor the bucket hold the canary."""
+    with runs.pod(wanted, folder / "pod") as pod:
         served = pod.get("/metrics") + pod.get("/healthz")
-        code, _ = pod.end()
-    assert code == (names.EXIT_DONE if source in runs.slides.CMU.name else names.EXIT_NO_DATA)
+        ended, _ = pod.end()
+    assert ended == code
     assert CANARY.encode() not in served
-    assert found_in(tmp_path / "secret")  # it would be found
-    assert found_in(tmp_path / "pod") == []
+    assert found_in(folder / "secret")  # it would be found
+    assert found_in(folder / "pod") == []
     bucket = store.bucket()
     assert [o.url for o in bucket.list(store.url) if CANARY.encode() in bucket.read(o.url)] == []
 
