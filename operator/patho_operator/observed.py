@@ -4,16 +4,15 @@ import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pydantic
 
 from patho_api import names, report, status
-from patho_operator import devices, times
+from patho_operator import devices, raw, times
 
-Json = Mapping[str, Any]
-Time = datetime.datetime
+Json = raw.Json
+Time = raw.Time
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=times.UTC)
 # Set by the Job controller on each pod of a Job with backoffLimitPerIndex: failures of this index before this pod
 FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
@@ -168,19 +167,19 @@ def job(body: Json) -> Job:
     """A Job from its JSON."""
     metadata, spec = body["metadata"], body.get("spec") or {}
     annotations = metadata.get("annotations") or {}
-    failed = _condition(body, "Failed")
+    failed = raw.condition(body, "Failed")
     step = annotations.get(names.ANNOTATION_FROM_STEP, "")
     return Job(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        version=_number(metadata.get("resourceVersion")),
+        version=raw.number(metadata.get("resourceVersion")),
         attempt=_small(metadata["name"].rpartition("-")[2]),  # a label can be edited, a name cannot
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
         started=times.parse((body.get("status") or {}).get("startTime")),
         owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), ""),
         deleting="deletionTimestamp" in metadata,
         suspended=bool(spec.get("suspend")),
-        complete=_condition(body, "Complete") is not None,
+        complete=raw.condition(body, "Complete") is not None,
         failed=failed is not None,
         failure=(failed or {}).get("reason", ""),
         failure_message=(failed or {}).get("message", ""),
@@ -199,29 +198,29 @@ def pod(body: Json) -> Pod:
     """A pod from its JSON."""
     metadata, status = body["metadata"], body.get("status") or {}
     annotations = metadata.get("annotations") or {}
-    state = _trainer_state(status)
+    state = raw.trainer_state(status)
     running, ended = state.get("running") or {}, state.get("terminated") or {}
-    trouble_reason, trouble = _trouble(body, state)
+    trouble_reason, trouble = raw.trouble(body, state)
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        version=_number(metadata.get("resourceVersion")),
+        version=raw.number(metadata.get("resourceVersion")),
         attempt=_small((metadata.get("labels") or {}).get(names.LABEL_ATTEMPT)),
         index=_small(annotations.get(COMPLETION_INDEX)),
         phase=status.get("phase", "Pending"),
         created=times.parse(metadata.get("creationTimestamp")) or EPOCH,
         run_uid=(metadata.get("labels") or {}).get(names.LABEL_UID, ""),
         started=times.parse(running.get("startedAt") or ended.get("startedAt")),
-        finished=times.parse(ended.get("finishedAt")) or _not_ready_since(body),
+        finished=times.parse(ended.get("finishedAt")) or raw.not_ready_since(body),
         exit_code=ended.get("exitCode"),
-        words=ended.get("message") or _ended_without_words(ended, status),
+        words=ended.get("message") or raw.ended_without_words(ended, status),
         ip=status.get("podIP", ""),
         running=status.get("phase") == "Running" and "running" in state and "deletionTimestamp" not in metadata,
         node=(body.get("spec") or {}).get("nodeName", ""),
         deletion=times.parse(metadata.get("deletionTimestamp")),
-        disrupted=_condition(body, "DisruptionTarget") is not None,
+        disrupted=raw.condition(body, "DisruptionTarget") is not None,
         host_lost=_lost_its_host(ended),
-        scheduled=_condition(body, "PodScheduled") is not None,
+        scheduled=raw.condition(body, "PodScheduled") is not None,
         trouble=trouble,
         trouble_reason=trouble_reason,
         earlier_failures=sum(_small(annotations.get(name)) for name in FAILURE_COUNTS),
@@ -234,13 +233,13 @@ def evaluation(body: Json) -> Evaluation | None:
     step = str(reference.get("checkpoint", ""))
     if not step.isdigit():
         return None
-    failed = _condition(body, "Failed")
+    failed = raw.condition(body, "Failed")
     metadata = body["metadata"]
     return Evaluation(
         name=metadata["name"],
         uid=metadata["uid"],
         step=int(step),
-        finished=failed is not None or _condition(body, "Succeeded") is not None,
+        finished=failed is not None or raw.condition(body, "Succeeded") is not None,
         deleting="deletionTimestamp" in metadata,
         failure=failed.get("message", "") if failed else "",
         results=_results(body),
@@ -269,45 +268,6 @@ def _lost_its_host(ended: Json) -> bool:
     return words is not None and words.reason == names.REASON_HOST_LOST
 
 
-def _condition(body: Json, kind: str) -> Json | None:
-    """A condition that is True."""
-    conditions = (body.get("status") or {}).get("conditions") or []
-    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
-
-
-def _trainer_state(status: Json) -> Json:
-    containers = status.get("containerStatuses") or []
-    found: Json = next((c.get("state") or {} for c in containers if c.get("name") == names.CONTAINER), {})
-    return found
-
-
-def _trouble(body: Json, state: Json) -> tuple[str, str]:
-    """Why a pod does not run: (reason, message), both empty if nothing is known to be wrong."""
-    waiting = state.get("waiting") or {}
-    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        return waiting["reason"], waiting.get("message", waiting["reason"])
-    conditions = (body.get("status") or {}).get("conditions") or []
-    for condition in conditions:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return condition.get("reason", "Unschedulable"), condition.get("message", "")
-    return "", ""
-
-
-def _not_ready_since(body: Json) -> Time | None:
-    """When a pod without container states (an evicted one, one on a lost node) ended."""
-    status = body.get("status") or {}
-    if status.get("phase") not in ("Failed", "Succeeded"):
-        return None
-    changes = (c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") in ("Ready", "DisruptionTarget"))
-    return max((t for t in map(times.parse, changes) if t), default=None)
-
-
-def _ended_without_words(ended: Json, status: Json) -> str:
-    if ended.get("reason") == "OOMKilled":
-        return "out of memory (OOMKilled): raise compute.resources.limits.memory, or lower training.microBatchSize"
-    return str(status.get("message") or "")
-
-
 def _before(text: str) -> Before:
     """Totals out of a Job's annotation; zeros if somebody has spoilt it (status still knows them, and totals never fall)."""
     try:
@@ -320,8 +280,4 @@ def _before(text: str) -> Before:
 
 def _small(text: str | None) -> int:
     """A count out of a label or annotation; 0 where it is none, or larger than status may hold."""
-    return found if (found := _number(text)) < LARGEST else 0
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 20 else 0
+    return found if (found := raw.number(text)) < LARGEST else 0
