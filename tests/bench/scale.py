@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.bench import rival
 from tests.cluster import controlplane, kwok, node, release
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.processes import Processes
@@ -44,6 +45,7 @@ PATHS = {
     "Service": "/api/v1/namespaces/bench/services",
     "ConfigMap": "/api/v1/namespaces/bench/configmaps",
     "PathoPretrain": "/apis/pathoscale.dev/v1alpha1/namespaces/bench/pathopretrains",
+    "TrainJob": "/apis/trainer.kubeflow.org/v1alpha1/namespaces/bench/trainjobs",
 }
 PODS = "/api/v1/namespaces/bench/pods"
 
@@ -55,10 +57,16 @@ class Bench:
     plane: ControlPlane
     operator: release.Operator
     audit: pathlib.Path
+    rivals: tuple[str, ...] = ()  # processes of Trainer and JobSet, where they run too
 
-    def cpu_seconds(self, *names: str) -> float:
-        """User and system time of processes so far."""
-        return sum(_cpu(self.plane.processes.pid(name)) for name in names)
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """All processes whose CPU time counts. Those that have nothing to do in a round use next to none."""
+        return (*PLANE, "operator", *self.rivals)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """User and system time of each process so far."""
+        return {name: _cpu(self.plane.processes.pid(name)) for name in self.everybody}
 
     def rss_mib(self, name: str) -> float:
         """Resident memory of a process now."""
@@ -138,10 +146,10 @@ class Client:
                     return found
         raise RuntimeError("the watch ended")
 
-    async def clean(self) -> None:
+    async def clean(self, *, rivals: bool) -> None:
         """Delete everything in the namespace and wait until it is gone."""
         options = {"propagationPolicy": "Background"}
-        for kind in ("PathoPretrain", "Job", "ConfigMap"):
+        for kind in (*(["TrainJob"] if rivals else []), "PathoPretrain", "Job", "ConfigMap"):
             await self.call("DELETE", PATHS[kind], options)
         for service in (await self.call("GET", PATHS["Service"]))["items"]:
             await self.call("DELETE", f"{PATHS['Service']}/{service['metadata']['name']}", options)
@@ -150,8 +158,11 @@ class Client:
                 await asyncio.sleep(0.5)
 
 
-def start(folder: pathlib.Path, nodes: int) -> Bench:
-    """Everything up, `nodes` fake nodes for 100 pods each. A busy machine must not lose them: leases and grace are long."""
+def start(folder: pathlib.Path, nodes: int, *, rivals: bool = False) -> Bench:
+    """Everything up, `nodes` fake nodes for 100 pods each. A busy machine must not lose them: leases and grace are long.
+
+    `rivals`: Trainer and JobSet as well.
+    """
     processes = Processes(folder)
     policy, audit = folder / "audit-policy.json", folder / "audit.log"
     policy.write_text(json.dumps(AUDIT))
@@ -167,7 +178,9 @@ def start(folder: pathlib.Path, nodes: int) -> Bench:
     plane.cluster.kubectl("create", "namespace", NAMESPACE)
     operator = release.Operator(processes, plane.cluster, settings=NO_QUESTIONS)
     operator.start()
-    return Bench(plane, operator, audit)
+    if rivals:
+        rival.start(plane)
+    return Bench(plane, operator, audit, rival.PROCESSES if rivals else ())
 
 
 def _cpu(pid: int) -> float:

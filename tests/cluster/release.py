@@ -69,10 +69,10 @@ class Operator:
             return False
 
 
-def as_service_account(cluster: Cluster, path: pathlib.Path, account: str = NAME) -> pathlib.Path:
-    """The cluster's kubeconfig with the operator's token in place of the administrator's rights."""
+def as_service_account(cluster: Cluster, path: pathlib.Path, account: str = NAME, namespace: str = NAMESPACE) -> pathlib.Path:
+    """The cluster's kubeconfig with the operator's (or another service account's) token in place of the administrator's rights."""
     config = json.loads(cluster.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json"))
-    token = cluster.inside(NAMESPACE).kubectl("create", "token", account, f"--duration={TOKEN_LIFETIME}").strip()
+    token = cluster.inside(namespace).kubectl("create", "token", account, f"--duration={TOKEN_LIFETIME}").strip()
     for user in config["users"]:
         user["user"] = {"token": token}
     path.touch(mode=0o600)

@@ -31,6 +31,7 @@ class Tool:
 
     module: str
     package: str
+    rival: bool = False  # only what `make bench` compares with: no test needs it
 
 
 TOOLS = {
@@ -45,6 +46,8 @@ TOOLS = {
     "fake-gcs-server": Tool("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
     "coredns": Tool("coredns", "github.com/coredns/coredns"),
     "toxiproxy": Tool("toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server"),
+    "jobset": Tool("jobset", "sigs.k8s.io/jobset", rival=True),
+    "trainer": Tool("trainer", "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager", rival=True),
 }
 
 
@@ -61,9 +64,16 @@ def available() -> bool:
     return not missing()
 
 
-def missing() -> list[str]:
-    """Names of the tools that are not built."""
-    return [name for name, tool in TOOLS.items() if not (_folder(tool.module) / name).exists()]
+def missing(*, rivals: bool = False) -> list[str]:
+    """Names of the tools that are not built: those of the tests, or those that are only compared with."""
+    return [name for name, tool in TOOLS.items() if tool.rival is rivals and not (_folder(tool.module) / name).exists()]
+
+
+def source(module: str) -> pathlib.Path:
+    """Folder with the source of a tool's module, as Go has unpacked it (manifests lie there)."""
+    package = next(tool.package for tool in TOOLS.values() if tool.module == module)
+    command = ["go", "list", "-mod=readonly", "-f", "{{.Module.Dir}}", package]
+    return pathlib.Path(_go(module, command, stdout=subprocess.PIPE).stdout.decode().strip())
 
 
 def reason_against_building() -> str:
@@ -78,12 +88,12 @@ def reason_against_building() -> str:
     return ""
 
 
-def build() -> None:
+def build(*, rivals: bool = False) -> None:
     """Build what is missing, one at a time, saying what is going on. Raises subprocess.CalledProcessError."""
     _root().mkdir(parents=True, exist_ok=True)
     with open(_root() / "lock", "w") as lock:  # a second run waits and then finds everything built
         fcntl.flock(lock, fcntl.LOCK_EX)
-        names = missing()
+        names = missing(rivals=rivals)
         for number, name in enumerate(names, 1):
             started = time.monotonic()
             print(f"building {name} ({number} of {len(names)}) ...", end=" ", flush=True)
@@ -96,13 +106,13 @@ def _build(name: str) -> None:
     target = _folder(tool.module) / name
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    subprocess.run(
-        ["go", "build", "-mod=readonly", *_flags(tool.module), "-o", str(partial), tool.package],
-        cwd=MODULES / tool.module,
-        env=os.environ | {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"},
-        check=True,
-    )
+    _go(tool.module, ["go", "build", "-mod=readonly", *_flags(tool.module), "-o", str(partial), tool.package])
     partial.rename(target)
+
+
+def _go(module: str, command: list[str], stdout: int | None = None) -> subprocess.CompletedProcess[bytes]:
+    env = os.environ | {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
+    return subprocess.run(command, cwd=MODULES / module, env=env, stdout=stdout, check=True)
 
 
 def _flags(module: str) -> list[str]:
