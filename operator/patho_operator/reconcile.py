@@ -48,7 +48,7 @@ def reconcile(
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
         events=(*_events(s, step), *scoring.events) if patch or step.kind == "Begin" else (),
-        requeue_seconds=wait_seconds if wait_seconds > 0 else _requeue(s, step),
+        requeue_seconds=min(wait_seconds, FIRST_STATUS_SECONDS) if wait_seconds > 0 else _requeue(s, step),
     )
 
 

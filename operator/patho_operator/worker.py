@@ -16,8 +16,7 @@ from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
-STARTS_PER_SECOND = 10  # what a small, busy control plane gets to run: of many new runs the last does not run after three seconds
-MOST_PATIENCE_SECONDS = 20.0
+MOST_PATIENCE_SECONDS = 20.0  # of a first status, while one run after the other gets to run: of a thousand the last needs that long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Worker:
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
     starting: set[Key] = dataclasses.field(default_factory=set)  # runs whose Job was made, and whose first status waits
+    started: float = float("-inf")  # when one of them was seen to run last, by the monotonic clock
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
@@ -87,7 +87,8 @@ class Worker:
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        patience = min(MOST_PATIENCE_SECONDS, max(FIRST_STATUS_SECONDS, len(self.starting) / STARTS_PER_SECOND))
+        moving = time.monotonic() - self.started < FIRST_STATUS_SECONDS
+        patience = MOST_PATIENCE_SECONDS if moving else FIRST_STATUS_SECONDS
         now, policy = self.cluster.now(), self.metrics_from
         plan = reconcile(found, observed, now, image=self.image, metrics_from=policy, patience_seconds=patience)
         return View(found, observed, plan, live)
@@ -129,6 +130,7 @@ class Worker:
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         start = times.parse(new.start_time)
         if new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1 and start:
+            self.started = time.monotonic()
             self.metrics.time_to_running.observe(times.seconds_between(start, self.cluster.now()))
         return new
 
