@@ -47,7 +47,7 @@ def reconcile(
         status=patch,
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
-        events=(*_events(s, step), *scoring.events) if patch or step.kind == "Begin" else (),
+        events=(*_events(s, step), *scoring.events) if patch else (),
         requeue_seconds=min(wait_seconds, FIRST_STATUS_SECONDS) if wait_seconds > 0 else _requeue(s, step),
     )
 
@@ -211,10 +211,11 @@ def _creates(s: Situation, step: Step, image: str, metrics_from: Peers) -> tuple
 
 
 def _events(s: Situation, step: Step) -> tuple[Event, ...]:
-    """What a user reads under `kubectl describe`: one event for each step that changes the course."""
+    """What a user reads under `kubectl describe`: one event for each step that changes the course. The first attempt changes none: its
+    Job and the conditions tell of it."""
     if step.reason == "NameConflict":
         return (Event("NameConflict", step.message, warning=True),)
-    if step.kind == "Begin":
+    if step.kind == "Begin" and s.attempt:
         began = Event("AttemptCreated", f"attempt {s.attempt + 1}: {step.message}")
         return (Event("Resumed", step.message), began) if step.reason == "Resumed" else (began,)
     if step.kind == "Stop" and not s.ended:

@@ -117,11 +117,11 @@ async def test_a_turn_looks_live_before_it_creates(cluster, fake):
 
 
 async def test_a_new_resource_costs_one_read_and_one_write(cluster, fake):
-    """Besides its event. A list for each of a thousand new resources would look at a million objects."""
+    """A list for each of a thousand new resources would look at a million objects."""
     body = make_pretrain()
     fake.answers["GET", RESOURCE] = 200, body
     await _worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
-    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests if "events" not in r.path] == [("GET", "vits16"), ("POST", "jobs")]
+    assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests] == [("GET", "vits16"), ("POST", "jobs")]
 
 
 async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
@@ -133,7 +133,7 @@ async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
     turn = _worker(cluster, Indexes(resources={KEY: stored(body)}))
     await turn(KEY)
     await turn(KEY)
-    assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs", "events"]
+    assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs"]
 
 
 def at_present(cluster):
