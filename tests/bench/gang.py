@@ -31,22 +31,31 @@ async def stalled(bench: Bench, body: Manifest, pods: int) -> str:
             await _move(client, await _rank0(client))
             await asyncio.wait_for(asked.wait(), 120)
             due = time.monotonic() + body["spec"]["runPolicy"]["stallTimeoutSeconds"]
+            cpu = bench.cpu_seconds()
             course = asyncio.create_task(_course(client))
             await client.running(pods, without=first | second)
             again = time.monotonic()
+            used = _used(bench, cpu)
     acts = ", ".join(f"{what} after {when - due:.1f} s" for what, when in (await course).items())
     begun = f"all run after {started:.1f} s, a failed pod replaced after {replaced:.1f} s"
-    return f"{begun}; from the stall's time-out: {acts}, all run after {again - due:.1f} s"
+    return f"{begun}; from the stall's time-out: {acts}, all run after {again - due:.1f} s; CPU {used}"
 
 
 async def failed(bench: Bench, body: Manifest, pods: int) -> str:
     """Seconds of each act of another operator's gang: start, and from a failed pod until all of the next run."""
     async with bench.client() as client:
         first, started = await _start(client, body, pods)
-        begin = time.monotonic()
+        begin, cpu = time.monotonic(), bench.cpu_seconds()
         await _fail_one(client, (await client.call("GET", f"{scale.PODS}?limit=1"))["items"][0]["metadata"]["name"])
         await client.running(pods, without=first)
-        return f"all run after {started:.1f} s, after a pod failed all of the next run after {time.monotonic() - begin:.1f} s"
+        seconds = time.monotonic() - begin
+        return f"all run after {started:.1f} s, after a pod failed all of the next run after {seconds:.1f} s; CPU {_used(bench, cpu)}"
+
+
+def _used(bench: Bench, before: dict[str, float]) -> str:
+    """CPU seconds since then, by process."""
+    used = {name: seconds - before[name] for name, seconds in bench.cpu_seconds().items()}
+    return f"{sum(used.values()):.1f} s (" + ", ".join(f"{name} {seconds:.1f}" for name, seconds in used.items()) + ")"
 
 
 async def _start(client: Client, body: Manifest, pods: int) -> tuple[set[str], float]:
