@@ -10,10 +10,11 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from patho_trainer.data import catalog, columns, copies, decode, native, painting, sampler, slide, stats, storage
+from patho_trainer.data import catalog, columns, copies, decode, native, painting, sampler, slide, stats, storage, stream
 from tests.trainer import formats, slides
-from tests.trainer.data import fuzz
+from tests.trainer.data import fuzz, sets
 from tests.trainer.data.test_formats import WRITERS, regions
+from tests.trainer.data.values import make_spec
 
 READS, DAMAGED = 1000, 1000
 JPEGS = [name for name in WRITERS if ("jpeg" in name and "2000" not in name) or "philips" in name]
@@ -224,6 +225,18 @@ def test_threads_paint_beside_each_other_as_one_alone_does():
         assert all(all(done) for done in pool.map(paint, jobs[1:]))
     for others in jobs[1:]:
         assert all(np.array_equal(other.out, job.out) for other, job in zip(others, jobs[0], strict=True))
+
+
+def test_batches_of_a_stream_are_the_same_without_the_native_core(tmp_path, monkeypatch):
+    patches = {"sizePx": 96, "magnifications": [{"mpp": mpp} for mpp in (0.5, 1.0, 1.5, 2.0)]}
+    spec = make_spec(8, patches, crops={"globalSizePx": 64, "localSizePx": 32})
+    found = sets.build(spec, sets.write_slides(tmp_path / "slides", 3), tmp_path / "index")
+    batches = {}
+    for decoder in (native.core, None):
+        monkeypatch.setattr(native, "core", decoder)
+        with stream.batches(found, spec, seed=0, stop_step=4, threads=2) as each:
+            batches[decoder] = [batch.images.clone().numpy() for batch in each]
+    np.testing.assert_array_equal(*batches.values())
 
 
 @pytest.mark.parametrize("wrong", ["tile", "region", "out", "read-only"])
