@@ -158,7 +158,7 @@ def test_a_record_keeps_tiles_in_any_order_and_those_that_are_left_out():
 
 
 def ragged(edge, seed=0):
-    """Tissue with rough edges and small holes in two fifths of a slide: (edge, edge)."""
+    """Tissue with rough edges and small holes in half of a slide: (edge, edge)."""
     random = np.random.default_rng(seed)
     shapes, rough = (cv2.resize(random.random((n, n), dtype=np.float32), (edge, edge), interpolation=cv2.INTER_CUBIC) for n in (12, 300))
     return shapes + 0.1 * rough > 0.6
