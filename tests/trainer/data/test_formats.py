@@ -8,7 +8,7 @@ import pytest
 
 from patho_api import pretrain
 from patho_trainer.data import columns, copies, index, painting, sampler, slide, stats, storage, stream
-from tests.trainer import dicom, formats, slides
+from tests.trainer import dicom, formats, mirax, slides
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
 from tests.trainer.slides import Recipe, scanned
@@ -210,6 +210,37 @@ def test_a_folder_of_dicom_files_is_one_slide_of_the_index(tmp_path):
     built = index.build([f"{tmp_path}/s/"], f"{tmp_path}/i", patches=patches)
     assert sorted(each.url.split("/")[-2] for each in built.slides) == ["case-1", "case-2"]
     assert {each.reader for each in built.slides} == {"openslide"}
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_mirax_slide_is_read_as_it_was_written_from_copies_of_all_its_files(kind, request, tmp_path):
+    recipe = Recipe(tile=128, mpp=0.5, sizes=EVEN)
+    path = mirax.write(tmp_path / "a.mrxs", recipe)
+    url, bucket = str(path), storage.Bucket()
+    if kind == "s3":
+        store = request.getfixturevalue("s3")
+        url, bucket = store.put(path), store.bucket()
+        for each in path.with_suffix("").iterdir():
+            store.put(each, f"a/{each.name}")
+    opened = slide.open(url, bucket=bucket)
+    assert (opened.facts.reader, opened.mpp, len(opened.levels)) == ("openslide", pytest.approx(0.5), 2)
+    base, half = slides.pyramid(recipe)
+    around = np.pad(base, ((200, 200), (200, 200), (0, 0)), constant_values=255)
+    for x, y, width, height in regions(np.random.default_rng(0), opened.dimensions, 128, 200):
+        expected = around[y + 200 : y + 200 + height, x + 200 : x + 200 + width]
+        np.testing.assert_array_equal(opened.read_level(0, x, y, width, height), expected, str((x, y, width, height)))
+    np.testing.assert_array_equal(opened.read_level(1, 32, 16, 100, 100), half[16:116, 32:132])
+
+
+@pytest.mark.parametrize("lost", ["Index.dat", "Data0001.dat"])
+def test_a_mirax_slide_without_one_of_its_files_is_rejected_and_the_others_are_used(lost, tmp_path):
+    for name in ("whole", "broken"):
+        mirax.write(tmp_path / "s" / f"{name}.mrxs", Recipe(tile=128, mpp=0.5, sizes=EVEN))
+    (tmp_path / "s" / "broken" / lost).unlink()
+    patches = pretrain.Patches(size_px=64, magnifications=[pretrain.Magnification(mpp=0.5)])
+    built = index.build([f"{tmp_path}/s/"], f"{tmp_path}/i", patches=patches)
+    assert [each.id for each in built.slides] == [f"{tmp_path}/s/whole.mrxs"]
+    assert [each.rejected for each in built.rejected] == ["Unreadable"]
 
 
 def test_a_change_of_any_of_a_slides_files_is_noticed_by_the_index_and_by_a_stream(tmp_path):
