@@ -22,7 +22,6 @@ CALLS_IN_FLIGHT = 64  # columns that are fetched at the same time; each is up to
 PATCHES_AHEAD = 1024  # that are fetched before their turn: half a second of a fast GPU, several round trips
 STEPS_PLANNED = 4  # at once: the sampler's cost is by call more than by patch
 OPENING_THREADS = 8
-JOBS_A_THREAD = 2  # a step's patches are dealt to this many jobs for each thread: even load, little overhead
 READS = 2  # of a patch alone before it counts as undecodable: the first may have been damaged on its way
 
 
@@ -238,8 +237,8 @@ class Reader:
         return painting.Job(self._plan.catalog.slides[patch.request.slide], patch, data, out)
 
     async def _paint(self, jobs: Sequence[painting.Job]) -> list[bool]:
-        """Deal jobs to the threads; whether each was painted."""
-        size = max(1, -(-len(jobs) // (self._threads * JOBS_A_THREAD)))
+        """Deal jobs to the threads, one share each: steps overlap, so that none waits for the slowest. Whether each was painted."""
+        size = max(1, -(-len(jobs) // self._threads))
         shares = [jobs[k : k + size] for k in range(0, len(jobs), size)]
         done = await asyncio.gather(*(self._in(self._painters, painting.paint, share, self._copies, self._counters) for share in shares))
         return [result for share in done for result in share]

@@ -109,7 +109,7 @@ class Key(NamedTuple):
 
 
 class Uniforms(NamedTuple):
-    """The random numbers of n requests: magnification (n,); of each try the cell and where in it, across and down (n, TRIES)."""
+    """The random numbers of n requests: magnification (n,); of each try the cell and where in it, across and down (n, tries)."""
 
     magnification: draws.Uniforms
     cell: draws.Uniforms
@@ -128,6 +128,7 @@ class Plan:
         self.batch_size = spec.training.batch_size
         self._min_coverage = spec.slides.foreground.min_coverage
         self._seed = seed
+        self._tries = places.TRIES if self.patches.coordinates == "Free" else 1  # every cell of a grid is good
         self._order = order.order([catalog.slides[i].weight for i in self.slides], self.batch_size, seed)
         self._indices = np.array(self.slides)
         hashes = [catalogs.hash_of(catalog.slides[i].id) for i in self.slides]
@@ -164,7 +165,10 @@ class Plan:
         slides = self._indices[chosen].tolist()
         found = self._fields.of(slides)
         rows = zip(*(a.tolist() for a in (*key, *numbers)), slides, strict=True)
-        return [self._request(tuple(row[:4]), row[-1], found[row[-1]], *row[4:-1]) for row in rows]
+        return [
+            self._request(step, slot, attempt, redraw, slide, *found[slide].choose(magnification), found[slide].tissue, tries)
+            for step, slot, attempt, redraw, magnification, *tries, slide in rows
+        ]
 
     def _uniforms(self, key: Key, chosen: Ints, rounds: Ints) -> Uniforms:
         """Keyed by (seed, step, slot, attempt), with perSlide by (seed, slide, j mod n) for a slide's j-th patch; places by redraw."""
@@ -173,7 +177,7 @@ class Plan:
             window = self.patches.window_steps
             nth = rounds * window + order.window_position(key.steps, key.slots, self.batch_size, window)
             (a, b), c, use = self._hashes[:, chosen], nth % self.patches.per_slide, draws.PER_SLIDE
-        tries = a[:, None], b[:, None], c[:, None] * places.TRIES + np.arange(places.TRIES)
+        tries = a[:, None], b[:, None], c[:, None] * places.TRIES + np.arange(self._tries)
         magnification, _ = draws.uniforms(self._seed, draws.MAGNIFICATION + use, a, b, c)
         again = use + key.redraws[:, None] * draws.REDRAW
         cell, _ = draws.uniforms(self._seed, draws.CELL + again, *tries)
@@ -181,29 +185,19 @@ class Plan:
 
     def _request(
         self,
-        key: tuple[int, int, int, int],
+        step: int,
+        slot: int,
+        attempt: int,
+        redraw: int,
         slide: int,
-        field: fields.Field,
-        magnification: float,
-        cells: list[float],
-        across: list[float],
-        down: list[float],
+        offer: catalogs.Offer,
+        where: places.Places,
+        tissue: places.Tissue,
+        tries: list[list[float]],
     ) -> Request:
-        step, slot, attempt, redraw = key
-        offer, where = field.choose(magnification)
-        x, y = where.draw(field.tissue, self._min_coverage, cells, across, down)
-        downsample = self.catalog.slides[slide].levels[offer.level].downsample
+        x, y = where.draw(tissue, self._min_coverage, *tries)
+        scale = self.catalog.slides[slide].levels[offer.level].downsample
+        corner = round(x * scale), round(y * scale)
         return Request(
-            step=step,
-            slot=slot,
-            slide=slide,
-            mpp=offer.mpp,
-            level=offer.level,
-            x=x,
-            y=y,
-            source_px=where.source_px,
-            size_px=self.patches.size_px,
-            xy_level0=(round(x * downsample), round(y * downsample)),
-            attempt=attempt,
-            redraw=redraw,
-        )
+            step, slot, slide, offer.mpp, offer.level, x, y, where.source_px, self.patches.size_px, corner, attempt, redraw
+        )  # by position: it is made for every patch
