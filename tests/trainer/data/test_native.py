@@ -168,11 +168,19 @@ def test_whole_ratios_are_averaged_as_opencv_does(ratio):
 @pytest.mark.parametrize("name", JPEGS)
 def test_a_thousand_random_regions_of_every_jpeg_format_are_equal_to_the_byte(name, tmp_path):
     suffix, write = WRITERS[name]
-    opened, random = slide.open(str(write(tmp_path / f"slide.{suffix}"))), np.random.default_rng(len(name))
-    content = memoryview((tmp_path / f"slide.{suffix}").read_bytes())
+    compare(write(tmp_path / f"slide.{suffix}"), READS)
+
+
+def test_regions_of_a_real_slide_are_equal_to_the_byte():
+    compare(slides.CMU, 200)
+
+
+def compare(path, count):
+    """Random squares of all levels, native against `slide.assemble`; every one is painted."""
+    opened, content, random = slide.open(str(path)), memoryview(path.read_bytes()), np.random.default_rng(path.stat().st_size)
     for number, level in enumerate(opened.facts.levels):
         assert native.takes(level)
-        for x, y, edge, _ in regions(random, (level.width, level.height), level.tile_width, READS // len(opened.levels)):
+        for x, y, edge, _ in regions(random, (level.width, level.height), level.tile_width, count // len(opened.levels)):
             reads = slide.plan(opened.facts, opened.record, number, x, y, edge, edge)
             tiles = [content[r.offset : r.offset + r.size] for r in reads]
             out = np.full((edge, edge, 3), decode.WHITE, np.uint8)
