@@ -13,6 +13,7 @@ from patho_operator import clock, errors
 
 TIMEOUT_SECONDS = 30.0
 CONNECTIONS = 64
+BUFFER_BYTES = 2**21  # a list of a gang's pods is read in few pieces; as in the client's own session
 IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 Json = dict[str, Any]
 Count = Callable[[str, int], None]  # (verb, HTTP status; 0: no answer)
@@ -80,7 +81,7 @@ async def connect(count: Count) -> Client:
 
 def _without_netrc(pool: aiohttp.ClientSession) -> aiohttp.ClientSession:
     """The same connections. The client's own session trusts the environment, and so looks for ~/.netrc in a thread at each request."""
-    session = aiohttp.ClientSession(connector=pool.connector, trust_env=False)
+    session = aiohttp.ClientSession(connector=pool.connector, trust_env=False, read_bufsize=BUFFER_BYTES)
     pool.detach()
     return session
 
