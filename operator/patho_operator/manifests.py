@@ -100,22 +100,14 @@ def job(
     return _queued(body, compute.queue_name, compute.min_nodes, compute.nodes) if compute.queue_name else body
 
 
-def ignored(resource: Resource) -> list[str]:
-    """Fields of compute.podTemplate that have no effect because the operator owns them, one sentence each."""
+def overlay_words(resource: Resource) -> tuple[list[str], list[str]]:
+    """What compute.podTemplate may not ask for, and which of its fields have no effect because the operator owns them: a sentence each."""
     over = resource.spec.compute.pod_template
     if not over:
-        return []
+        return [], []
     made = job(resource, attempt=1, image="", before=Before(), reason="", wanted_hash="")["spec"]["template"]
-    return [f"spec.compute.podTemplate.{path} has no effect: the operator owns it" for path in overlay.ignored(over, made)]
-
-
-def refused(resource: Resource) -> list[str]:
-    """What compute.podTemplate may not ask for, one sentence each."""
-    over = resource.spec.compute.pod_template
-    if not over:
-        return []
-    made = job(resource, attempt=1, image="", before=Before(), reason="", wanted_hash="")["spec"]["template"]
-    return sorted([*restricted.overlay_refusals(over), *restricted.refusals(made["spec"])])
+    refused = sorted([*restricted.overlay_refusals(over), *restricted.refusals(made["spec"])])
+    return refused, [f"spec.compute.podTemplate.{path} has no effect: the operator owns it" for path in overlay.ignored(over, made)]
 
 
 def service(resource: Resource) -> Manifest:

@@ -64,8 +64,8 @@ def _read(text: str) -> tuple[resource.Resource | None, tuple[str, ...], tuple[s
         found = resource.parse(json.loads(text))
     except resource.InvalidResource as error:
         return None, tuple(str(error).splitlines()), ()
-    notes = [*support.notes(found.spec), *manifests.ignored(found)]
-    return found, (*support.refusals(found.spec), *manifests.refused(found)), tuple(notes)
+    refused, ignored = manifests.overlay_words(found)
+    return found, (*support.refusals(found.spec), *refused), (*support.notes(found.spec), *ignored)
 
 
 def status_of(body: Json) -> Status:
