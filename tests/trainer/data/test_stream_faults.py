@@ -17,6 +17,7 @@ from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
 
 SHARE = 0.05  # of requests that go wrong
+TRANSPORTS = ("obstore", "fsspec")
 FAULTS = (503, 429, "reset", "slow", "short")
 STEPS = 6
 PATCHES = {"sizePx": 96, "windowSteps": 4, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}]}
@@ -119,17 +120,17 @@ def tell(url, start, rank, transport):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["obstore", "fsspec"])
-def test_two_ranks_killed_at_any_moment_go_on_with_the_same_bytes_whatever_the_network_does(served, transport):
+def test_two_ranks_killed_at_any_moment_go_on_with_the_same_bytes_whatever_the_network_does(served):
+    """One of them on obstore, the other on fsspec."""
     _, web = served
     url, calm, happened = str(web.folder / "index"), digests(index.load(str(web.folder / "index"))), []
     web.chaos = chaos(7, happened)
-    first = [tell(url, 0, rank, transport) for rank in range(2)]
+    first = [tell(url, 0, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
     lines = [each.stdout.readline() for each in first for _ in range(4 * 2 + 2)]  # in the middle of step 2
     for each in first:
         each.send_signal(signal.SIGKILL)
         each.communicate()
-    rest = [tell(url, 2, rank, transport) for rank in range(2)]
+    rest = [tell(url, 2, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
     lines += [line for each in rest for line in each.communicate()[0].splitlines()]
     found = {(int(step), int(slot)): value for step, slot, value in map(str.split, lines)}
     assert [each.returncode for each in first] == [-signal.SIGKILL] * 2
