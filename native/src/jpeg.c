@@ -173,10 +173,33 @@ static void take_over(struct patho_jpeg *self, uint32_t left, uint32_t width) {
   cinfo->entropy->decode_mcu = next_mcu;
 }
 
+/* libjpeg keeps tables from one picture to the next; a tile that lacks its own must not be decoded with another tile's. */
+static void forget_tables(j_decompress_ptr cinfo) {
+  for (int i = 0; i < NUM_QUANT_TBLS; i++)
+    if (cinfo->quant_tbl_ptrs[i]) memset(cinfo->quant_tbl_ptrs[i]->quantval, 0, sizeof cinfo->quant_tbl_ptrs[i]->quantval);
+  for (int i = 0; i < NUM_HUFF_TBLS; i++) {
+    if (cinfo->dc_huff_tbl_ptrs[i]) memset(cinfo->dc_huff_tbl_ptrs[i], 0, sizeof *cinfo->dc_huff_tbl_ptrs[i]);
+    if (cinfo->ac_huff_tbl_ptrs[i]) memset(cinfo->ac_huff_tbl_ptrs[i], 0, sizeof *cinfo->ac_huff_tbl_ptrs[i]);
+  }
+}
+
+/* Forgotten Huffman tables have no codes, which scan.rs notices; forgotten quantisation tables are zero, which none can be. */
+static int is_quantised(const struct jpeg_decompress_struct *cinfo) {
+  for (int i = 0; i < cinfo->num_components; i++) {
+    int number = cinfo->comp_info[i].quant_tbl_no; /* as the tile says, not checked by libjpeg yet */
+    if (number < 0 || number >= NUM_QUANT_TBLS) return 0;
+    const JQUANT_TBL *table = cinfo->quant_tbl_ptrs[number];
+    if (!table || !table->quantval[0]) return 0;
+  }
+  return 1;
+}
+
 static int decode(struct patho_jpeg *self, const struct patho_part *part, uint8_t *out, size_t pitch) {
   j_decompress_ptr cinfo = &self->cinfo;
+  forget_tables(cinfo);
   jpeg_read_header(cinfo, TRUE);
   if (cinfo->image_width != part->tile_width || cinfo->image_height != part->tile_height || !is_ordinary(cinfo)) return REFUSED;
+  if (!is_quantised(cinfo)) return REFUSED;
   cinfo->out_color_space = JCS_RGB;
   jpeg_start_decompress(cinfo);
   uint32_t margin = cinfo->max_h_samp_factor > 1 ? MARGIN : 0;

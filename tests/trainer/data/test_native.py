@@ -132,6 +132,22 @@ def test_what_is_out_of_the_ordinary_is_left_to_python(kind):
     assert painted(level, other, slice(0, 9), slice(0, 9)) is None
 
 
+@pytest.mark.parametrize("marker", [0xDB, 0xC4])
+def test_a_tile_without_its_tables_is_not_decoded_with_those_of_the_tile_before(marker):
+    level, data = a_tile()
+    part = slice(0, 256), slice(0, 256)
+    kept = [segment for found, segment in formats.segments(data) if found != marker]
+    assert painted(level, data, *part) is not None
+    assert painted(level, formats.SOI + b"".join(kept), *part) is None
+
+
+def test_a_tile_that_names_a_table_that_cannot_be_is_left_to_python():
+    level, data = a_tile()
+    at = data.index(b"\xff\xc0") + 12  # the number of the first component's quantisation table
+    assert data[at] == 0
+    assert painted(level, data[:at] + b"\xc8" + data[at + 1 :], slice(0, 9), slice(0, 9)) is None
+
+
 def damage(data, random):
     """A tile as the fuzzer damages slides."""
     spans = {"structure": [(0, min(600, len(data)))], "tiles": [(0, len(data))]}
