@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -89,6 +90,12 @@ def test_prefetch_and_threads_change_nothing(catalog, monkeypatch):
     whole = pixels(read(catalog, spec_of(), 6))
     monkeypatch.setattr(stream, "COMPRESSED_BYTES", 1)  # every column is cut to one patch
     assert pixels(read(catalog, spec_of(), 6, prefetch=1)) == whole
+
+
+def test_without_uvloop_the_same_batches_come(catalog, monkeypatch):
+    whole = pixels(read(catalog, spec_of(), 3))
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as if it were not installed
+    assert pixels(read(catalog, spec_of(), 3)) == whole
 
 
 def test_a_column_is_cut_where_it_would_hold_too_many_bytes(catalog):
