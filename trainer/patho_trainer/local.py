@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,7 +34,8 @@ def execute(res: resource.Resource, folder: pathlib.Path, watch: Callable[[repor
     words_file.unlink(missing_ok=True)
     port = free_port()
     logging.getLogger("torchx").setLevel(logging.ERROR)  # its pages about GPUs: what is wrong with them the run says in a sentence
-    with _environment(words_file, port), runner.get_runner() as local:
+    scratch = tempfile.TemporaryDirectory(prefix="patho-", ignore_cleanup_errors=True)  # copies of slides may lie there: it goes
+    with scratch, _environment(words_file, port, scratch.name), runner.get_runner() as local:
         handle = local.run(launch.appdef(res), scheduler="local_cwd", cfg={"log_dir": str(folder / "logs")})
         try:
             _watch(local, handle, f"http://127.0.0.1:{port}/progress", watch)
@@ -68,12 +70,13 @@ def with_processes(res: resource.Resource, processes: int) -> resource.Resource:
 
 
 @contextlib.contextmanager
-def _environment(words_file: pathlib.Path, port: int) -> Iterator[None]:
-    """What a pod gets from Kubernetes and a process here inherits: `python` on the path, where to speak and to listen."""
+def _environment(words_file: pathlib.Path, port: int, scratch: str) -> Iterator[None]:
+    """What a pod gets from Kubernetes and a process here inherits: `python` on the path, where to speak, to listen and to put files."""
     here = {
         "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
         names.ENV_TERMINATION_LOG: str(words_file.absolute()),
         names.ENV_METRICS_PORT: str(port),
+        names.ENV_SCRATCH_DIR: os.environ.get(names.ENV_SCRATCH_DIR, scratch),
     }
     before = {name: os.environ.get(name) for name in here}
     os.environ.update(here)

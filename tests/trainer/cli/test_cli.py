@@ -92,7 +92,9 @@ def test_grid_patches_touch_one_tile_and_free_ones_about_four():
 
 
 @pytest.mark.slow
-def test_a_run_on_80_columns_leaves_a_bar_for_each_stage_and_the_end(tmp_path):
+def test_a_run_on_80_columns_leaves_a_bar_for_each_stage_and_the_end(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "one.svs").symlink_to(slides.CMU)
     patho = str(pathlib.Path(sys.executable).with_name("patho"))
@@ -104,3 +106,4 @@ def test_a_run_on_80_columns_leaves_a_bar_for_each_stage_and_the_end(tmp_path):
     assert {line.split()[0] for line in bars} >= {"Loading", "Indexing", "Saving"}
     assert lines[0].startswith("PathoPretrain small: logs in runs/small/logs")
     assert any(line.startswith("Completed: ") for line in lines)
+    assert [left.name for left in (tmp_path / "tmp").glob("patho-*")] == []
