@@ -6,9 +6,9 @@
 set -euo pipefail
 .venv/bin/python -m tests.cluster.tools || echo "not built (the tests on a cluster will say so): Kubernetes and its friends"
 .venv/bin/python -m tests.trainer.evaluation.eva.place >/dev/null || echo "not installed (the tests against it will say so): kaiko-eva"
+.venv/bin/python -m tests.aside.place >/dev/null || echo "not installed (the tests that need them will say so): packages of tests/aside"
 if command -v cargo >/dev/null; then
-  if ! { command -v nasm && command -v cmake; } >/dev/null && [ "$(id -u)" = 0 ] && .venv/bin/python -m tests.aside.place >/dev/null || echo "not installed (the tests that need them will say so): packages of tests/aside"
-command -v apt-get >/dev/null; then
+  if ! { command -v nasm && command -v cmake; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq && apt-get install -y -qq --no-install-recommends nasm cmake make >/dev/null || echo "not installed: nasm, cmake"
   fi
   make --no-print-directory native || echo "not built (its tests will say so): the native core"
