@@ -25,7 +25,7 @@ __all__ = ["place"]
 def told_by(
     reader: str, work: Work, urls: dict[str, str], count: int, folder: pathlib.Path, threads: int = 1, processes: int = 1
 ) -> rates.Rate:
-    assert aside.folder(aside.OPPONENTS).exists(), aside.HINT
+    aside.install(aside.OPPONENTS)
     every = len(work.requests) // count
     patches = [[work.catalog.slides[r.slide].id, *r.xy_level0, r.level, r.source_px] for r in work.requests[::every][:count]]
     job = {"slides": urls, "patches": patches, "size": 256, "threads": threads, "processes": processes}
