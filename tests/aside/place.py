@@ -13,7 +13,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 CACHE = pathlib.Path.home() / ".cache" / "pathoscale"
-OPPONENTS = HERE / "opponents.txt"  # readers of slides, which their benchmark installs: tiffslide, cuCIM without its GPU libraries, wsistream; 600 MB
+OPPONENTS = HERE / "opponents.txt"  # the benchmark installs them: tiffslide, cuCIM without its GPU libraries, wsistream; 600 MB
 OTHERS = HERE / "others.txt"  # gcsfs, s3fs, adlfs; torchdata; pylibCZIrw, which writes CZI; 200 MB
 AZURITE = HERE / "azurite"  # package.json and its lock: Azure's blob server; 365 MB
 AZURITE_FOLDER = CACHE / f"azurite-{hashlib.blake2b((AZURITE / 'package-lock.json').read_bytes(), digest_size=8).hexdigest()}"
