@@ -56,7 +56,7 @@ def write_index(folder: pathlib.Path, count: int = SLIDES) -> None:
     starts = np.cumsum([0, *map(len, records)]).tolist()
     places = [catalog.Place("tiles-00000.bin", start, len(data)) for start, data in zip(starts, records, strict=False)]
     rows = [table.Row(make_slide(n, places[n % RECORDS]), f"{n:016x}") for n in range(count)]
-    (folder / "catalog.parquet").write_bytes(table.write(rows, {"version": "v1", "columns": []}))
+    (folder / "catalog.parquet").write_bytes(table.write(rows, {"version": "v1", "wanted": {"format": index.FORMAT}, "columns": []}))
 
 
 def rss_mib() -> float:

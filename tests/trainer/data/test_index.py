@@ -220,6 +220,17 @@ def test_a_folder_with_another_parquet_is_refused(tmp_path):
         index.load(str(tmp_path))
 
 
+def test_the_index_of_a_release_with_another_format_is_named_and_a_new_run_makes_its_own(tmp_path, looks, monkeypatch):
+    write_slides(tmp_path / "s", 1)
+    with monkeypatch.context() as older:
+        older.setattr(index, "FORMAT", index.FORMAT - 1)
+        version = build(f"{tmp_path}/s/", tmp_path / "i").version
+    with pytest.raises(errors.InvalidConfiguration, match=rf"{version} .*has format \d, and this release reads format \d: end a run"):
+        index.load(str(tmp_path / "i"), version=version)
+    assert build(f"{tmp_path}/s/", tmp_path / "i").version != version
+    assert looks == {"slide-0.svs": 2}
+
+
 def test_a_bucket_that_fails_for_long_ends_the_build_and_rejects_nothing(web, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "TRIES", 1)
     write_slides(web.folder, 1)

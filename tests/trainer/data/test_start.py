@@ -27,7 +27,8 @@ def replicate(folder, url, count):
     (folder / "index").mkdir()
     for name in {row.slide.place.object for row in rows}:
         (folder / "index" / name).write_bytes(data * SLIDES_AN_OBJECT)
-    (folder / "index" / "catalog.parquet").write_bytes(table.write(rows, {"version": "v1", "columns": []}))
+    facts = {"version": "v1", "wanted": {"format": index.FORMAT}, "columns": []}
+    (folder / "index" / "catalog.parquet").write_bytes(table.write(rows, facts))
 
 
 @pytest.mark.slow

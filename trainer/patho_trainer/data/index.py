@@ -99,7 +99,10 @@ def build(
 
 
 def load(url: str, bucket: storage.Bucket | None = None, version: str = "") -> catalog.Catalog:
-    """The catalog in a folder: the latest, or the one that a run has pinned. One request. Raises NotFound where there is none."""
+    """The catalog in a folder: the latest, or the one that a run has pinned. One request.
+
+    Raises NotFound where there is none, InvalidConfiguration for something else and for the index of a release with another format.
+    """
     bucket = bucket or storage.Bucket()
     name = f"catalogs/{version}.parquet" if version else "catalog.parquet"
     try:
@@ -109,6 +112,11 @@ def load(url: str, bucket: storage.Bucket | None = None, version: str = "") -> c
         raise storage.NotFound(f"no {wanted} at {url}: build one with `patho index SOURCE --out {url}`") from error
     except ValueError as error:
         raise errors.InvalidConfiguration(f"{urls.join(url, name)} is no slide index: give `index` a folder of its own") from error
+    if facts["wanted"]["format"] != FORMAT:
+        raise errors.InvalidConfiguration(
+            f"the slide index {facts['version']} at {url} has format {facts['wanted']['format']}, and this release reads format {FORMAT}: "
+            "end a run that began with it under the release that made it, or start a new run, which brings the index up to date"
+        )
     slides = [row.slide for row in rows]
     return catalog.Catalog(facts["version"], slides, _fetcher(url, bucket), url=url, columns=facts["columns"])
 
