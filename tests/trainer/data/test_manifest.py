@@ -92,3 +92,18 @@ def test_a_manifest_in_a_bucket_names_no_files_of_the_machine_that_reads_it(url)
     with pytest.raises(errors.InvalidConfiguration, match=r"row 1: `url` .*/data/a.svs is a file of the machine .*: upload the slide"):
         manifest.entry({"url": url}, "gs://bucket/sets/", "manifest gs://bucket/sets/m.csv, row 1")
     assert manifest.entry({"url": url}, "/sets/", "here").url == url
+
+
+def test_many_slides_of_a_manifest_in_one_folder_are_looked_up_by_one_listing(store, tmp_path):
+    names = [f"slides/{number}.svs" for number in range(manifest.LISTED_FROM)]
+    for number, name in enumerate(names):
+        (tmp_path / "one").write_bytes(b"1" * (number + 1))
+        store.put(tmp_path / "one", name)
+    (tmp_path / "m.csv").write_text(
+        "\n".join(["url", *(store.url + name for name in names), store.url + "slides/away.svs", store.url + "a.svs"])
+    )
+    source = store.put(tmp_path / "m.csv")
+    bucket = store.bucket()
+    entries = discover(source, bucket)[0]
+    assert [e.info for e in entries] == [*(bucket.head(store.url + name) for name in names), None, None]
+    assert [e.info and e.info.size for e in entries[:2]] == [1, 2]

@@ -1,5 +1,7 @@
 """Which slides a source names: a manifest (csv, parquet), a glob, a folder, or one slide."""
 
+import collections
+import contextlib
 import csv
 import dataclasses
 import io
@@ -15,6 +17,8 @@ SLIDE_KINDS = (".svs", ".tif", ".tiff", ".ptif", ".ptiff", ".btf", ".svslide", "
 MANIFEST_KINDS = (".csv", ".parquet")
 KNOWN_COLUMNS = ("url", "id", "mpp", "patient", "label", "weight")
 TRUE = ("1", "true", "yes")
+LISTED_FROM = 16  # slides of a manifest in one folder: fewer are asked for one by one
+LISTED_FOR_EACH = 10  # objects that a folder may hold for each of them: beyond, most of a listing is of other things
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,19 @@ def _manifest(source: str, bucket: storage.Bucket) -> tuple[list[Entry], tuple[s
         raise errors.InvalidConfiguration(f"manifest {source} needs a column `url`; it has {', '.join(names) or 'none'}")
     folder = urls.parent(source) if "/" in source else "./"
     entries = [entry(row, folder, f"manifest {source}, row {number}") for number, row in enumerate(rows, 1)]
-    return entries, tuple(name for name in names if name not in KNOWN_COLUMNS)
+    return _listed_together(entries, bucket), tuple(name for name in names if name not in KNOWN_COLUMNS)
+
+
+def _listed_together(entries: Sequence[Entry], bucket: storage.Bucket) -> list[Entry]:
+    """Entries with what a listing of their folder says, a thousand slides a request; `info` stays None where that cannot be had."""
+    folders = collections.Counter(urls.parent(each.url) for each in entries if urls.parse(each.url).scheme not in urls.WEB)
+    infos: dict[str, storage.ObjectInfo] = {}
+    for folder, count in folders.items():
+        if count < LISTED_FROM:
+            continue
+        with contextlib.suppress(storage.AccessDenied, storage.NotFound):  # who may read a slide need not be allowed to list
+            infos |= {info.url: info for info in bucket.list(folder, at_most=1000 + LISTED_FOR_EACH * count)}
+    return [dataclasses.replace(each, info=infos.get(each.url)) for each in entries]
 
 
 def _csv(data: bytes) -> tuple[list[dict[str, Any]], list[str]]:

@@ -5,6 +5,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import os
 import random
 import threading
@@ -140,13 +141,16 @@ class Bucket:
             return False
         return True
 
-    def list(self, prefix_url: str) -> Sequence[ObjectInfo]:
-        """All objects under a folder, recursively, sorted by url. A folder that does not exist is empty."""
+    def list(self, prefix_url: str, at_most: int | None = None) -> Sequence[ObjectInfo]:
+        """All objects under a folder, or the first `at_most`; recursively, sorted by url. A folder that does not exist is empty."""
         address = urls.parse(prefix_url)
         if address.scheme in urls.WEB:
             raise errors.InvalidConfiguration(f"{prefix_url}: a web server cannot be listed: give a manifest with the slides' urls")
-        pages = self._call(prefix_url, lambda store, path: tuple(store.list(path.rstrip("/") or None)))
-        found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for page in pages for meta in page)
+
+        def metas(store: Any, path: str) -> Sequence[Any]:
+            return tuple(itertools.islice(itertools.chain.from_iterable(store.list(path.rstrip("/") or None)), at_most))
+
+        found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for meta in self._call(prefix_url, metas))
         return sorted(found, key=lambda o: o.url)
 
     def folders(self, url: str) -> Sequence[str]:
