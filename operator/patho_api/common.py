@@ -48,7 +48,7 @@ class Spec(pydantic.BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-CLIMBS = r"://.*/(\.|%2[eE]){2}(/|$)"  # RE2, which CEL and Python read alike; a path of this machine may say ../
+CLIMBS = r"^([^f]|f[^i])[^:]*://.*/(\.|%2[eE]){2}(/|$)"  # RE2, which CEL and Python read alike; file:// and plain paths may say ../
 CLIMBING = "'..' leads nowhere in a bucket: write the path from its root"
 NO_CLIMBING: dict[str, JsonValue] = {"x-kubernetes-validations": [{"rule": f"!self.matches(r'{CLIMBS}')", "message": CLIMBING}]}
 

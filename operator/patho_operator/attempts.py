@@ -13,6 +13,7 @@ from patho_operator.situation import Situation
 MAX_INDEX_BACKOFF_SECONDS = 40  # an index waits 10 s x 2^failures; beyond this a new Job is quicker
 MOST_INDEX_BACKOFF_SECONDS = 600  # the Job controller's longest
 JOB_BACKOFF_SECONDS = 10  # the Job controller's first back-off
+CLOCK_SECONDS = 60  # that a node's clock may be ahead, and what it says still means something
 EXIT_IN_MESSAGE = re.compile(r"failed with exit code (\d+)")
 
 
@@ -87,7 +88,7 @@ def _left_alone(s: Situation) -> Verdict | None:
     """Index 0 was lost after others were done: these are never run again, and it would wait for them for ever."""
     host = max((p for p in s.pods if p.index == 0), key=lambda p: p.created, default=None)
     first = min(s.done, key=lambda p: p.end, default=None)
-    if s.gathered or host is None or first is None or s.compute.nodes - len(s.done) >= s.needed:
+    if s.gathered or host is None or first is None or s.current.parallelism - len(s.done) >= s.needed:
         return None
     if host.phase != "Failed" and host.created <= first.end:
         return None
@@ -232,5 +233,6 @@ def _lost(s: Situation) -> Iterator[tuple[int, observed.Time]]:
 
 
 def _past(stamp: observed.Time, now: observed.Time) -> observed.Time:
-    """A time that a kubelet wrote; long ago if its clock is ahead, or a time-out would begin when that clock says."""
-    return stamp if stamp <= now else observed.EPOCH
+    """A time that a kubelet wrote, now if its clock is ahead a little. One that is far ahead tells nothing: long ago, or a time-out would
+    begin when that clock says."""
+    return min(stamp, now) if times.seconds_between(now, stamp) <= CLOCK_SECONDS else observed.EPOCH

@@ -239,7 +239,8 @@ def _requeue(s: Situation, step: Step) -> float | None:
 def _limits(s: Situation) -> list[float]:
     """Seconds until a time-out of the run policy could be reached."""
     limits = [max(1.0, s.policy.stall_timeout_seconds - (attempts.silent_seconds(s) or 0.0))]
-    start, deadline = times.parse(s.subject.status.start_time), s.policy.active_deadline_seconds
-    if start and deadline is not None:
+    deadline = s.policy.active_deadline_seconds
+    if deadline is not None:  # the status of this moment's plan is the first to say when it began
+        start = times.parse(s.subject.status.start_time) or s.now
         limits.append(max(1.0, deadline - times.seconds_between(start, s.now)))
     return limits

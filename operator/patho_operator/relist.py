@@ -18,6 +18,7 @@ from patho_operator.queue import Queue
 log = logging.getLogger(__name__)
 
 ARRIVAL_SECONDS = 2.0  # for the rest of the list that kopf makes when a watch has expired
+RETRY_SECONDS = 15.0  # after a list that failed: an API server that comes back has enough to do
 KINDS = (*names.PLURALS, "Job", "Pod")
 
 
@@ -46,6 +47,7 @@ class Relist:
                 await self.once()
             except errors.ApiError as error:
                 log.warning("complete list: %s", error)
+                await asyncio.sleep(max(RETRY_SECONDS, error.retry_after_seconds or 0.0))
                 self.indexes.relisted.set()
 
     async def once(self) -> None:

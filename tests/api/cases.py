@@ -121,6 +121,7 @@ ACCEPTED = [
         },
     ),
     _pretrain("a path of this machine and dots that do not climb", {"spec.slides": {"source": "../slides/", "index": "gs://b/a..b/..c/"}}),
+    _pretrain("dots in a file url", {"spec.slides.source": "file:///mnt/a/../slides/"}),
 ]
 
 _AT_LEAST_1 = "greater than or equal to 1"

@@ -21,6 +21,7 @@ from tests.controller.builders import (
 
 CLOCK = "2030-01-01T12:00:00Z"
 TWO = started(make_pretrain(compute={"nodes": 2}))
+THREE = started(make_pretrain(compute={"nodes": 3}))
 ELASTIC = started(make_pretrain(compute={"nodes": 2, "minNodes": 1}))
 QUEUED = started(make_pretrain(compute={"nodes": 2, "queueName": "gpus"}))
 
@@ -97,6 +98,14 @@ def test_a_kubelet_whose_clock_is_ahead_delays_no_time_out():
     assert why(TWO, pods, now=901, report=make_report()) == "Stalled"
 
 
+def test_a_kubelet_whose_clock_is_a_little_ahead_ends_no_gang_early():
+    whole = after(THREE, plan_for(THREE, [make_job(THREE)], [make_pod(THREE, index) for index in range(3)], now=at(10)))
+    slow = make_pod(whole, 2, pending=True, created=at(60))  # pulls its image for long
+    pods = [make_pod(whole, 0), slow]
+    broken = after(whole, plan_for(whole, [make_job(whole)], [make_pod(whole, 1), *pods], now=at(60)))
+    assert why(broken, [crash(broken, 1, 402), *pods], now=400) == ""
+
+
 def test_a_kubelet_whose_clock_is_behind_ends_no_gang():
     pods = [make_pod(TWO, 0, created=at(0)), make_pod(TWO, 1, exit_code=0, created=at(0), ended=at(-3600))]
     assert why(TWO, pods, now=60) == ""
@@ -118,6 +127,12 @@ def done(body, index, seconds):
 )
 def test_an_index_0_that_is_lost_when_others_are_done_does_not_wait_for_them(body, host, reason):
     assert why(body, [host(body), done(body, 1, 7200)], now=7216) == reason
+
+
+def test_a_gang_that_was_admitted_in_part_counts_the_pods_that_it_has():
+    body = started(make_pretrain(compute={"nodes": 4, "minNodes": 2, "queueName": "gpus"}))
+    job = make_job(body, suspend=False, parallelism=2)
+    assert why(body, [make_pod(body, 0, created=at(7215)), done(body, 1, 7200)], now=7216, job=job) == "LeftAlone"
 
 
 def test_a_gang_whose_index_0_goes_on_when_others_are_done_runs_and_may_stall():

@@ -53,6 +53,7 @@ def test_a_resource_made_anew_under_the_old_name_hides_behind_no_ghost():
 async def test_after_a_watch_has_expired_a_complete_list_is_made_at_once(cluster, fake, monkeypatch, failures):
     """What went while the watch was down is told by nobody."""
     monkeypatch.setattr(relist, "ARRIVAL_SECONDS", 0.01)
+    monkeypatch.setattr(relist, "RETRY_SECONDS", 0.01)
     for kind in relist.KINDS:
         fake.answers["GET", path(kind)] = 200, {"metadata": {}, "items": []}
     if failures:
