@@ -121,6 +121,21 @@ def test_a_checkpoint_that_becomes_the_best_while_it_is_pruned_stays(root, bucke
     assert checkpoint.config(f"{root}/step-00000010", bucket) == FACTS
 
 
+def test_a_checkpoint_that_somebody_else_deletes_while_it_is_pruned_stops_nothing(root, bucket, monkeypatch):
+    where, read = place(root, bucket), bucket.read
+    for step in (10, 20, 30):
+        save(where, step)
+
+    def read_late(url):
+        if "step-00000010" in url:
+            bucket.delete([url])
+        return read(url)
+
+    monkeypatch.setattr(bucket, "read", read_late)
+    checkpoint.prune(root, 1, bucket)
+    assert [c.step for c in checkpoint.complete(root, bucket)] == [30]
+
+
 def test_only_a_higher_score_takes_over(root, bucket):
     offers = [judged(10, 0.7), judged(20, 0.8), judged(30, 0.8), judged(40, 0.6)]
     assert [best.offer(root, each, bucket) for each in offers] == [True, True, False, False]

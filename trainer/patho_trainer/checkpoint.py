@@ -11,6 +11,7 @@ A checkpoint without its marker does not exist. A folder carries its writer's na
 cannot spoil what its successor writes. `saving` writes all this.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -132,7 +133,11 @@ def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
     if spared is None:
         return []
     doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
-    markers = {url: bucket.read(url) for url in doomed if url.endswith("/" + MARKER)}
+    markers = {}
+    for url in doomed:
+        with contextlib.suppress(storage.NotFound):  # somebody else cleans up as well
+            if url.endswith("/" + MARKER):
+                markers[url] = bucket.read(url)
     bucket.delete(list(markers))
     late = _spared(root, bucket)
     kept = {url for url in doomed if late is None or _step(root, url) in late}

@@ -195,7 +195,7 @@ def compare(path, count):
     """Random squares of all levels, native against `slide.assemble`; every one is painted."""
     opened, content, random = slide.open(str(path)), memoryview(path.read_bytes()), np.random.default_rng(path.stat().st_size)
     for number, level in enumerate(opened.facts.levels):
-        assert native.takes(level)
+        assert native.takes(level, level.tile_width)
         for x, y, edge, _ in regions(random, (level.width, level.height), level.tile_width, count // len(opened.levels)):
             reads = slide.plan(opened.facts, opened.record, number, x, y, edge, edge)
             tiles = [content[r.offset : r.offset + r.size] for r in reads]
@@ -215,6 +215,14 @@ def patch_job(level, tiles, edge, size=64, offset=0):
 
 def paint(jobs):
     return painting.paint(jobs, copies.Copies(storage.Bucket()), stats.Stats())
+
+
+def test_a_region_that_is_too_large_for_the_core_is_painted_without_it():
+    level, data = a_tile(edge=64)
+    job = patch_job(level, data, 64 * 300)
+    corner = job.patch.tiles[0]._replace(source=(slice(0, 64),) * 2, target=(slice(0, 64),) * 2)
+    assert job.patch.request.source_px > native.MOST_PX
+    assert paint([job._replace(patch=job.patch._replace(tiles=(corner,)))]) == [True]
 
 
 def test_a_damaged_patch_among_others_is_the_only_one_that_is_not_painted():

@@ -5,6 +5,7 @@ through a socket. `python -m patho_trainer.data.child FD` is the other end; it e
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import mmap
@@ -223,6 +224,8 @@ def _lock_pages(arrays: Sequence[NDArray[np.uint8]]) -> bool:
     failed = int(torch.cuda.cudart().cudaHostRegister(arrays[0].ctypes.data, size, 0))  # type: ignore[no-untyped-call]
     if failed:
         log.warning("the memory of batches cannot be page-locked (CUDA error %d): copies to the GPU are slower", failed)
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda")  # CUDA tells a failure once more at the next launch: let it be this one
     return not failed
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from patho_trainer.data import catalog, decode, slide, storage
 
+MOST_PX = 1 << 14  # edge of a region that the core accepts
 Job = tuple[Any, ...]  # as `patho_native.paint` wants it
 
 
@@ -29,9 +30,9 @@ def name() -> str:
     return "native core" if core else "Python (the native core is not installed)"
 
 
-def takes(level: catalog.Level) -> bool:
-    """Whether a level's tiles are for the native core."""
-    return core is not None and level.tile_height > 0 and level.encoding.compression == decode.JPEG
+def takes(level: catalog.Level, edge: int) -> bool:
+    """Whether a region of `edge` pixels of a level is for the native core."""
+    return core is not None and edge <= MOST_PX and level.tile_height > 0 and level.encoding.compression == decode.JPEG
 
 
 def job(level: catalog.Level, tiles: Sequence[slide.TileRead], data: Mapping[int, storage.Buffer], edge: int, out: decode.Pixels) -> Job:

@@ -41,7 +41,7 @@ def paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> l
 
 def _is_native(job: Job) -> bool:
     request = job.patch.request
-    return request.source_px % request.size_px == 0 and native.takes(job.slide.levels[request.level])
+    return request.source_px % request.size_px == 0 and native.takes(job.slide.levels[request.level], request.source_px)
 
 
 def _native(job: Job, out: decode.Pixels) -> native.Job:
@@ -81,7 +81,7 @@ def _region(job: Job, local: copies.Copies) -> decode.Pixels:
         return region
     region = job.out if edge == request.size_px else _scratch("region", edge, edge)
     level = job.slide.levels[request.level]
-    if native.takes(level) and all(native.paint([_native(job, region)])[0]):
+    if native.takes(level, edge) and all(native.paint([_native(job, region)])[0]):
         return region
     for tile in job.patch.tiles:
         _place(level, tile, job.data[tile.offset] if tile.size else b"", region)
