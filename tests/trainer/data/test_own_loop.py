@@ -74,7 +74,12 @@ def test_torchdatas_stateful_loader_goes_on_with_the_very_next_batch(tmp_path):
     run(tmp_path, 1)  # builds the index
     paths = filter(None, sys.path)
     done = subprocess.run(
-        [sys.executable, "-c", LOOP], cwd=tmp_path, env=place.environment(place.OTHERS, *paths), capture_output=True, text=True
+        [sys.executable, "-c", LOOP],
+        cwd=tmp_path,
+        env=place.environment(place.OTHERS, *paths),
+        capture_output=True,
+        text=True,
+        timeout=200,  # its iterators are still open when it ends
     )
     assert done.returncode == 0, done.stderr
     _, third, again = done.stdout.splitlines()

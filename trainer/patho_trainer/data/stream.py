@@ -15,6 +15,7 @@ import gc
 import importlib
 import itertools
 import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -139,7 +140,7 @@ class Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop reading and end all threads. May be called again."""
-        if self._loop.is_closed():
+        if self._loop.is_closed() or sys.is_finalizing():  # at the interpreter's end its threads stand still already
             return
         self._pending.clear()
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
