@@ -135,11 +135,13 @@ def change(cluster: Cluster, policy: dict) -> None:
 
 
 def stall(run: Run) -> None:
-    """Stop a worker in its tracks: the operator must notice, and end the attempt."""
+    """Stop a worker in its tracks: the operator must notice, end the attempt, and begin another."""
+    old = run.pod(0)
     os.kill(run.process(1, "patho_trainer.worker"), signal.SIGSTOP)
     change(run.cluster, {"stallTimeoutSeconds": 15})
     waiting.until(lambda: run.status()["attempts"][0].get("reason") == "Stalled", what="a stall", seconds=PATIENCE_SECONDS)
     change(run.cluster, {"stallTimeoutSeconds": 900})
+    waiting.until(lambda: run.pod(0) not in ("", old), what="another pod 0", seconds=PATIENCE_SECONDS)
 
 
 def suspend_and_resume(run: Run) -> None:

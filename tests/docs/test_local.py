@@ -41,9 +41,10 @@ def commands(folder: pathlib.Path) -> str:
     prometheus_port = str(controlplane.free_port())
     parts = []
     for block in BLOCKS:
-        text = f"cat > prometheus.yml <<'END'\n{block.text}END\n" if block.language == "yaml" else block.text
+        told = block.text.replace("/tmp/", f"{folder}/").replace("9090", prometheus_port)
+        text = f"cat > prometheus.yml <<'END'\n{told}END\n" if block.language == "yaml" else told
         parts.append(re.sub(r"make cluster-(\w+)", rf"{sys.executable} -m tests.cluster.\1", text))
-    text = "\n".join(parts).replace("/tmp/", f"{folder}/").replace("9090", prometheus_port)
+    text = "\n".join(parts)
     return text.replace("127.0.0.1:8080", f"127.0.0.1:{controlplane.free_port()}")
 
 
