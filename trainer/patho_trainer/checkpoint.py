@@ -134,10 +134,9 @@ def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
         return []
     doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
     markers = {}
-    for url in doomed:
+    for url in (each for each in doomed if each.endswith("/" + MARKER)):
         with contextlib.suppress(storage.NotFound):  # somebody else cleans up as well
-            if url.endswith("/" + MARKER):
-                markers[url] = bucket.read(url)
+            markers[url] = bucket.read(url)
     bucket.delete(list(markers))
     late = _spared(root, bucket)
     kept = {url for url in doomed if late is None or _step(root, url) in late}
