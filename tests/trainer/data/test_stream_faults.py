@@ -20,6 +20,7 @@ SHARE = 0.05  # of requests that go wrong
 TRANSPORTS = ("obstore", "fsspec")
 FAULTS = (503, 429, "reset", "slow", "short")
 STEPS = 6
+ENDLESS = 10_000  # steps: more lines than a pipe holds, so that whoever tells them is alive when it is killed
 PATCHES = {"sizePx": 96, "windowSteps": 4, "magnifications": [{"mpp": 0.5}, {"mpp": 1.0}]}
 SPEC = make_spec(8, PATCHES, crops={"globalSizePx": 64, "localSizePx": 32})
 
@@ -41,10 +42,10 @@ def served(slides, web):
     return sets.build(SPEC, manifest, web.folder / "index"), web
 
 
-def told(catalog, *, start=0, rank=0, world_size=1, transport="obstore", stats=None):
+def told(catalog, *, start=0, stop=STEPS, rank=0, world_size=1, transport="obstore", stats=None):
     """((step, slot), hash of the pixels), as they come."""
     bucket = storage.Bucket(common.Storage(options={"transport": transport}))
-    options = {"seed": 3, "start_step": start, "stop_step": STEPS, "rank": rank, "world_size": world_size, "stats": stats}
+    options = {"seed": 3, "start_step": start, "stop_step": stop, "rank": rank, "world_size": world_size, "stats": stats}
     with stream.batches(catalog, SPEC, bucket=bucket, threads=2, **options) as batches:
         for b in batches:
             for slot, image in zip(b.slots, b.images, strict=True):
@@ -106,14 +107,15 @@ STORY = """
 import sys
 from patho_trainer.data import index
 from tests.trainer.data import test_stream_faults as t
-url, start, rank, transport = sys.argv[1:]
-for (step, slot), digest in t.told(index.load(url), start=int(start), rank=int(rank), world_size=2, transport=transport):
+url, start, stop, rank, transport = sys.argv[1:]
+steps = {"start": int(start), "stop": int(stop)}
+for (step, slot), digest in t.told(index.load(url), **steps, rank=int(rank), world_size=2, transport=transport):
     print(step, slot, digest, flush=True)
 """
 
 
-def tell(url, start, rank, transport):
-    command = [sys.executable, "-c", STORY, url, str(start), str(rank), transport]
+def tell(url, start, stop, rank, transport):
+    command = [sys.executable, "-c", STORY, url, str(start), str(stop), str(rank), transport]
     root = pathlib.Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
@@ -125,12 +127,12 @@ def test_two_ranks_killed_at_any_moment_go_on_with_the_same_bytes_whatever_the_n
     _, web = served
     url, calm, happened = str(web.folder / "index"), digests(index.load(str(web.folder / "index"))), []
     web.chaos = chaos(7, happened)
-    first = [tell(url, 0, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
+    first = [tell(url, 0, ENDLESS, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
     lines = [each.stdout.readline() for each in first for _ in range(4 * 2 + 2)]  # in the middle of step 2
     for each in first:
         each.send_signal(signal.SIGKILL)
         each.communicate()
-    rest = [tell(url, 2, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
+    rest = [tell(url, 2, STEPS, rank, transport) for rank, transport in enumerate(TRANSPORTS)]
     lines += [line for each in rest for line in each.communicate()[0].splitlines()]
     found = {(int(step), int(slot)): value for step, slot, value in map(str.split, lines)}
     assert [each.returncode for each in first] == [-signal.SIGKILL] * 2
