@@ -132,19 +132,19 @@ class Client:
         await asyncio.gather(*map(one, manifests))
 
     async def running(self, number: int, without: Iterable[str] = ()) -> set[str]:
-        """Uids of the pods once `number` of them run, not counting those in `without`; by one watch."""
+        """Uids of the pods once `number` of them run, not counting those in `without`; by watches, which an API server may end early."""
         found: set[str] = set()
-        async with self.session.get(PODS, params={"watch": "1", "resourceVersion": "0"}) as answer:
-            buffer = b""
-            async for piece in answer.content.iter_any():
-                *lines, buffer = (buffer + piece).split(b"\n")
-                for event in map(json.loads, lines):
+        version = "0"
+        while True:
+            async with self.session.get(PODS, params={"watch": "1", "resourceVersion": version}) as answer:
+                async for event in _events(answer):
+                    assert event["type"] != "ERROR", event
+                    version = event["object"]["metadata"]["resourceVersion"]
                     _follow(found, event)
-                if len(found.difference(without)) >= number:
-                    if answer.connection and answer.connection.transport:
-                        answer.connection.transport.abort()  # a polite end would wait half a minute for the server's
-                    return found
-        raise RuntimeError("the watch ended")
+                    if len(found.difference(without)) >= number:
+                        if answer.connection and answer.connection.transport:
+                            answer.connection.transport.abort()  # a polite end would wait half a minute for the server's
+                        return found
 
     async def clean(self, *, rivals: bool) -> None:
         """Delete everything in the namespace and wait until it is gone."""
@@ -181,6 +181,14 @@ def start(folder: pathlib.Path, nodes: int, *, rivals: bool = False) -> Bench:
     if rivals:
         rival.start(plane)
     return Bench(plane, operator, audit, rival.PROCESSES if rivals else ())
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:
+    buffer = b""
+    async for piece in answer.content.iter_any():
+        *lines, buffer = (buffer + piece).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
 
 
 def _cpu(pid: int) -> float:
