@@ -10,17 +10,17 @@ GANG = make_pretrain(compute={"nodes": 3})
 JOB = make_job(GANG)
 
 
-def failed(index, seconds, code=1, **shape):
-    return make_pod(GANG, index, exit_code=code, ended=at(seconds), created=at(seconds - 30), **shape)
+def failed(index, seconds, code=1, lived=30, **shape):
+    return make_pod(GANG, index, exit_code=code, ended=at(seconds), created=at(seconds - lived), **shape)
 
 
 def running(index, seconds=0, **shape):
     return make_pod(GANG, index, created=at(seconds), **shape)
 
 
-def lost(index, seconds):
+def lost(index, seconds, lived=30):
     """Ended because index 0 was gone."""
-    return failed(index, seconds, words={"reason": names.REASON_HOST_LOST, "message": "pod 0 does not answer"})
+    return failed(index, seconds, lived=lived, words={"reason": names.REASON_HOST_LOST, "message": "pod 0 does not answer"})
 
 
 def count(*pods, report=None):
@@ -40,10 +40,22 @@ STORIES = {
     "index 0 was drained and the others ended with it": ([failed(0, 100, 143, disrupted=True), failed(1, 104), failed(2, 104)], (0, 1)),
     "index 0 was deleted by hand without a trace": ([running(0, 110), failed(1, 104), failed(2, 104)], (0, 1)),
     "index 0 is on a node that does not answer, and the others ended": ([running(0), lost(1, 104), lost(2, 104)], (0, 1)),
-    "index 0 crashed, and the others noticed minutes later": ([failed(0, 100), lost(1, 300), lost(2, 300)], (1, 0)),
+    "index 0 crashed, and the others noticed minutes later": (
+        [failed(0, 100), running(0, 110), lost(1, 300, lived=300), lost(2, 300, lived=300)],
+        (1, 0),
+    ),
     "index 0 was written off long after the others had ended": (
         [failed(0, 300, 137, disrupted=True), lost(1, 104), lost(2, 104)],
         (0, 1),
+    ),
+    "index 0 lives, and the same pod loses it again and again": ([running(0), lost(1, 100), lost(1, 300), lost(1, 500)], (2, 1)),
+    "index 0 was drained once, later it lives and is lost again and again": (
+        [failed(0, 100, 143, disrupted=True), lost(1, 104), running(0, 120), lost(1, 300), lost(1, 500), lost(1, 700)],
+        (2, 2),
+    ),
+    "the same index lost two hosts, both written off": (
+        [failed(0, 300, 137, disrupted=True), lost(1, 104), failed(0, 700, 137, disrupted=True), lost(1, 680)],
+        (0, 2),
     ),
     "index 0 was done and the Job ended the others": (
         [make_pod(GANG, 0, exit_code=0, ended=at(90)), failed(1, 91, 143)],

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -139,9 +140,15 @@ def test_a_pod_whose_pod_0_is_gone_ends_and_says_so(tmp_path):
     assert "HostLost: pod 0 does not answer at localhost:" in (tmp_path / "said-1").read_text()
 
 
-def free_port() -> int:
-    import socket
+def test_a_pod_0_that_answers_late_is_not_gone():
+    with socket.socket() as pod_0:
+        pod_0.bind(("127.0.0.1", 0))
+        ours = gang(node_rank=1, nodes=2, rank0=f"127.0.0.1:{pod_0.getsockname()[1]}")
+        assert launcher.is_gone(ours, lambda _: None)  # it does not listen
+        assert not launcher.is_gone(ours, lambda _: pod_0.listen())
 
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

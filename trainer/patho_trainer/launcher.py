@@ -20,6 +20,7 @@ from patho_trainer import errors, task, verdict, workspace
 WATCH_SECONDS = 0.2
 PEERS_SECONDS = 15.0  # how often pods of one run look for each other's verdict in the bucket: 1,000 pods ask 67 times a second
 WAITING_SECONDS = 30.0
+ASKED_TIMES, ASKED_EVERY_SECONDS = 4, 2.0  # whether pod 0 is gone: a busy one, or a line that fails for a moment, answers in the end
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else every worker warns of DDP's `find_unused_parameters`, which is meant
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -107,6 +108,16 @@ def _reachable(gang: Gang) -> bool:
     return True
 
 
+def is_gone(gang: Gang, pause: Callable[[float], None]) -> bool:
+    """Whether pod 0 answers none of a few calls; `pause(seconds)` between them."""
+    for again in range(ASKED_TIMES):
+        if again:
+            pause(ASKED_EVERY_SECONDS)
+        if _reachable(gang):
+            return False
+    return True
+
+
 def run(
     gang: Gang,
     space: workspace.Workspace,
@@ -128,7 +139,7 @@ def run(
             left = verdict.found(space.verdict)
             if left is not None:
                 return left
-            if gang.node_rank and not _reachable(gang):
+            if gang.node_rank and is_gone(gang, time.sleep):
                 raise errors.HostLost(f"pod 0 does not answer at {gang.host}:{gang.port} any more: {type(error).__name__}") from error
             raise
     return None
