@@ -112,7 +112,7 @@ def _fully_supported(v: View) -> Aspect:
 
 def _running(v: View) -> Aspect:
     if v.step.kind == "Keep":
-        count = f"{v.facts.running} of {v.facts.compute.nodes} pods run"
+        count = f"{v.facts.running} of {v.facts.nodes} pods run"
         if v.facts.gathered:
             return "True", "Running", count
         return trouble.not_running(v.facts, count)
@@ -129,7 +129,12 @@ def _stalled(v: View) -> Aspect:
         return "True", "Stalled", v.step.message or "no new step"
     if v.step.kind == "Keep" and (seen := v.facts.observed.seen):
         if times.seconds_between(seen.heard, v.facts.now) <= SIGHT_SECONDS:
-            return "False", "Progressing", f"no new step for {v.facts.policy.stall_timeout_seconds} s would restart the gang"
+            limit = f"no new step for {v.facts.policy.stall_timeout_seconds} s would restart the gang"
+            return (
+                "False",
+                "Progressing",
+                limit if v.facts.subject.resource else "a stall would restart nothing: the specification is invalid",
+            )
         return "Unknown", "LostSight", f"rank 0 has not answered since {times.write(seen.heard)}, {UNSEEN}"
     if v.step.kind == "Keep" and v.facts.gathered:
         return "Unknown", "NoReport", f"rank 0 has not answered yet, {UNSEEN}"

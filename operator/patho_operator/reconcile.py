@@ -76,9 +76,12 @@ def _unless_refused(step: Step, observed: Observed) -> Step:
 
 def _decide_invalid(s: Situation) -> Step:
     """The specification cannot be read: what runs goes on, nothing new starts."""
-    if s.job is not None and s.job.complete and s.quiet:
-        return Step("Succeed")
-    return Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals)) if s.quiet else Step("Hold", "InvalidSpec", seconds=WATCHING_SECONDS)
+    if s.job is not None and not s.ended and not s.job.finished:
+        return Step("Keep")
+    done = s.job is not None and s.job.complete
+    if not s.quiet:
+        return Step("Hold", "Completing" if done else "Failing", "waiting for the last pods to end")
+    return Step("Succeed") if done else Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals))
 
 
 def _decide_failure(s: Situation, verdict: attempts.Verdict) -> Step | None:

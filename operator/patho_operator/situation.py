@@ -35,9 +35,14 @@ class Situation:
         return self.subject.resource.spec.compute if self.subject.resource else common.Compute()
 
     @property
+    def nodes(self) -> int:
+        """Pods of an attempt; as many as the present one has where the specification is invalid."""
+        return self.job.parallelism if self.subject.resource is None and self.job else self.compute.nodes
+
+    @property
     def needed(self) -> int:
         """Pods without which the run cannot train."""
-        return self.compute.min_nodes or self.compute.nodes
+        return self.compute.min_nodes or self.nodes
 
     @functools.cached_property
     def jobs(self) -> tuple[Job, ...]:

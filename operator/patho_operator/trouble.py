@@ -22,7 +22,7 @@ def not_running(s: Situation, count: str) -> Aspect:
         first = min(waiting, key=lambda p: p.created)
         placed = sum(p.live and p.scheduled for p in s.pods)
         since = times.write(first.created)  # and not for how long: a status that counts seconds is written again and again
-        return "False", first.trouble_reason, f"{placed} of {s.compute.nodes} nodes placed since {since}: {first.trouble}"
+        return "False", first.trouble_reason, f"{placed} of {s.nodes} nodes placed since {since}: {first.trouble}"
     if s.observed.warnings:
         return "False", "NotStarting", f"{count}: {s.observed.warnings[0]}"
     failed = incidents.faulty(s.pods)

@@ -5,7 +5,21 @@ import pytest
 from patho_api import support
 from patho_operator import subject, times, trouble
 from patho_operator.observed import Problem
-from tests.controller.builders import after, at, condition, created, make_job, make_pod, make_pretrain, make_report, plan_for, see, started
+from tests.controller.builders import (
+    COMPLETE,
+    FAILED,
+    after,
+    at,
+    condition,
+    created,
+    make_job,
+    make_pod,
+    make_pretrain,
+    make_report,
+    plan_for,
+    see,
+    started,
+)
 
 RUN = started(make_pretrain(compute={"nodes": 2}))
 
@@ -92,6 +106,17 @@ def test_an_erroneous_edit_does_not_stop_what_runs(edit):
     assert condition(changed, "FullySupported")[0] == "False"
     assert "Attempt 1 goes on" in condition(changed, "FullySupported")[2]
     assert condition(changed, "Failed")[0] == "Unknown"
+    assert condition(changed, "Running") == ("True", "Running", "2 of 2 pods run")
+    assert changed["status"]["phase"] == "Running"
+
+
+@pytest.mark.parametrize(("shape", "phase"), [(COMPLETE, "Succeeded"), (FAILED, "Failed")])
+def test_a_run_whose_specification_an_upgrade_made_invalid_ends_when_its_pods_have_ended(shape, phase):
+    body = {**RUN, "spec": RUN["spec"] | {"training": {"batchSize": 0}}}
+    jobs = [make_job(RUN, conditions=[shape])]
+    ending = after(body, plan_for(body, jobs, [make_pod(RUN, 0)]))
+    assert condition(ending, "Running")[2] == "waiting for the last pods to end"
+    assert after(ending, plan_for(ending, jobs, [make_pod(RUN, 0, exit_code=1)]))["status"]["phase"] == phase
 
 
 def test_fields_without_effect_are_told():
