@@ -32,18 +32,19 @@ def make_job(tiles, edge, grid, random):
     reads = slide.plan(facts, Places([len(tile) for tile in tiles]), 0, x, y, edge, edge)
     request = sampler.Request(0, 0, 0, LEVEL.mpp, 0, x, y, edge, SIZE_PX, (x, y))
     out = np.empty((SIZE_PX, SIZE_PX, 3), np.uint8)
-    return painting.Job(facts, columns.Patch(request, tuple(reads)), dict(enumerate(tiles)), out)
+    table = np.array([read._replace(buffer=read.offset) for read in reads])
+    return painting.Job(facts, columns.Patch(request, table), tiles, out)
 
 
 class Places:
     """Positions of tiles, as a record gives them: a tile's offset is its number."""
 
     def __init__(self, sizes) -> None:
-        self.sizes = sizes
+        self.sizes = np.array(sizes)
 
-    def row(self, level, row):
-        first = row * ACROSS
-        return np.arange(first, first + ACROSS), self.sizes[first : first + ACROSS]
+    def at(self, level, rows, columns):
+        offsets = rows * ACROSS + columns
+        return offsets, self.sizes[offsets]
 
 
 def per_second(count, work):
@@ -59,7 +60,7 @@ def test_painting_by_the_native_core_against_python_and_the_decoder_alone(case, 
     edge, grid = CASES[case]
     random, buffer = np.random.default_rng(1), np.empty((tissue.TILE_PX, tissue.TILE_PX, 3), np.uint8)
     jobs = [make_job(tiles, edge, grid, random) for _ in range(PATCHES)]
-    touched = [tiles[read.offset] for job in jobs for read in job.patch.tiles]
+    touched = [tiles[offset] for job in jobs for offset, *_ in job.patch.tiles.tolist()]
     local, counters, core = copies.Copies(storage.Bucket()), stats.Stats(), native.core
     found = {"native": [], "Python": [], "decoder alone": []}
     for _ in range(ROUNDS):

@@ -88,7 +88,7 @@ class Work:
             slide = self.catalog.slides[patch.request.slide]
             data = memoryview(_content(self.folder / slide.url.rpartition("/")[2]))
             encoding = slide.levels[patch.request.level].encoding
-            found += [bytes(decode.jpeg_file(encoding, data[t.offset : t.offset + t.size])) for t in patch.tiles]
+            found += [bytes(decode.jpeg_file(encoding, data[offset : offset + size])) for offset, size, *_ in patch.tiles.tolist()]
         return found
 
     def openslide(self, share: int) -> Callable[[], None]:

@@ -138,7 +138,8 @@ def test_a_record_gives_back_every_tile_and_the_mask():
     found = record.Record(record.encode([tiles(150, 120), tiles(38, 30, 1)], mask))
     for level, (offsets, sizes) in enumerate([tiles(150, 120), tiles(38, 30, 1)]):
         np.testing.assert_array_equal(found.tiles(level), (offsets.ravel(), sizes.ravel()))
-        np.testing.assert_array_equal(found.row(level, 29), (offsets[29], sizes[29]))
+        rows, columns = np.random.default_rng(0).permuted(np.indices(sizes.shape).reshape(2, -1), axis=1)
+        np.testing.assert_array_equal(found.at(level, rows, columns), (offsets[rows, columns], sizes[rows, columns]))
     np.testing.assert_array_equal(found.mask, mask)
 
 

@@ -96,8 +96,9 @@ def stored_levels(name, path, opened, oracle):
 
 def whiten_missing(opened, level, pixels):
     shape = opened.facts.levels[level]
+    sizes = opened.record.tiles(level)[1].reshape(shape.rows, -1)
     for row in range(shape.rows):
-        for column, size in enumerate(opened.record.row(level, row)[1][: shape.columns]):
+        for column, size in enumerate(sizes[row, : shape.columns]):
             if not size:
                 y, x = row * shape.tile_height, column * shape.tile_width
                 pixels[y : y + shape.tile_height, x : x + shape.tile_width] = 255
@@ -137,11 +138,11 @@ def test_what_the_engine_paints_is_what_a_read_gives(name, tmp_path):
 
 def paint(opened, request):
     """A patch as the stream makes it."""
-    tiles = tuple(slide.plan(opened.facts, opened.record, request.level, request.x, request.y, request.source_px, request.source_px))
-    starts, sizes = columns.ranges([columns.Patch(request, tiles)])
-    data = dict(zip(starts, storage.Bucket().read_ranges(opened.facts.url, starts, sizes), strict=True))
+    reads = slide.plan(opened.facts, opened.record, request.level, request.x, request.y, request.source_px, request.source_px)
+    column = columns.alone(columns.Patch(request, np.array(reads)))
+    data = storage.Bucket().read_ranges(opened.facts.url, column.starts, column.sizes)
     out = np.zeros((request.size_px, request.size_px, 3), np.uint8)
-    job = painting.Job(opened.facts, columns.Patch(request, tiles), data, out)
+    job = painting.Job(opened.facts, column.patches[0], data, out)
     assert painting.paint([job], copies.Copies(storage.Bucket()), stats.Stats()) == [True]
     return out
 

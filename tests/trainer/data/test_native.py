@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from patho_trainer.data import catalog, columns, copies, decode, native, painting, sampler, slide, stats, storage, stream
+from patho_trainer.data import catalog, columns, copies, decode, native, painting, sampler, slide, stats, storage, stream, tiles
 from tests.trainer import formats, slides
 from tests.trainer.data import fuzz, sets
 from tests.trainer.data.test_formats import WRITERS, regions
@@ -57,13 +57,18 @@ def part_of(random, edge):
     return tuple(spans)
 
 
+def table_of(*parts, column=0, row=0):
+    """Of tiles that are read one after the other, of which (size, x, y, width, height) go to one place."""
+    return np.array([tiles.TileRead(0, *part, column, row, number) for number, part in enumerate(parts)])
+
+
 def painted(level, data, rows, columns_):
     """The part by the native core, None where it does not paint it."""
     height, width = rows.stop - rows.start, columns_.stop - columns_.start
     edge = max(height, width)
     out = np.zeros((edge, edge, 3), np.uint8)
-    tile = slide.TileRead(0, len(data), (rows, columns_), (slice(0, height), slice(0, width)))
-    (good,), *_ = native.paint([native.job(level, [tile], {0: data}, edge, out)])
+    table = table_of((len(data), columns_.start, rows.start, width, height))
+    (good,), *_ = native.paint([native.job(level, table, [data], edge, out)])
     return out[:height, :width] if good else None
 
 
@@ -175,8 +180,7 @@ def test_whole_ratios_are_averaged_as_opencv_does(ratio):
     level, random = level_of(edge), np.random.default_rng(ratio)
     pixels = random.integers(0, 256, (edge, edge, 3)).astype(np.uint8)
     data, out = formats.jpeg_tile(pixels, "ycbcr", "444"), np.zeros((size, size, 3), np.uint8)
-    tile = slide.TileRead(0, len(data), (slice(0, edge),) * 2, (slice(0, edge),) * 2)
-    assert native.paint([native.job(level, [tile], {0: data}, edge, out)])[0] == [True]
+    assert native.paint([native.job(level, table_of((len(data), 0, 0, edge, edge)), [data], edge, out)])[0] == [True]
     np.testing.assert_array_equal(out, slide.resample(decode.tile(level, data), size))
 
 
@@ -198,19 +202,19 @@ def compare(path, count):
         assert native.takes(level, level.tile_width)
         for x, y, edge, _ in regions(random, (level.width, level.height), level.tile_width, count // len(opened.levels)):
             reads = slide.plan(opened.facts, opened.record, number, x, y, edge, edge)
-            tiles = [content[r.offset : r.offset + r.size] for r in reads]
+            data = [content[r.offset : r.offset + r.size] for r in reads]
             out = np.full((edge, edge, 3), decode.WHITE, np.uint8)
-            data = {r.offset: tile for r, tile in zip(reads, tiles, strict=True)}
-            assert native.paint([native.job(level, reads, data, edge, out)])[0] == [True]
-            np.testing.assert_array_equal(out, slide.assemble(opened.facts, number, reads, tiles, edge, edge), str((number, x, y)))
+            table = np.array([read._replace(buffer=k) for k, read in enumerate(reads)])
+            assert native.paint([native.job(level, table, data, edge, out)])[0] == [True]
+            np.testing.assert_array_equal(out, slide.assemble(opened.facts, number, reads, data, edge, edge), str((number, x, y)))
 
 
-def patch_job(level, tiles, edge, size=64, offset=0):
+def patch_job(level, data, edge, size=64):
     """A job of `painting` on a slide of one level, and its patch."""
     facts = catalog.Slide("a", "a", levels=(level,))
     request = sampler.Request(0, 0, 0, level.mpp, 0, 0, 0, edge, size, (0, 0))
-    read = slide.TileRead(offset, len(tiles), (slice(0, edge),) * 2, (slice(0, edge),) * 2)
-    return painting.Job(facts, columns.Patch(request, (read,)), {offset: tiles}, np.zeros((size, size, 3), np.uint8))
+    table = table_of((len(data), 0, 0, edge, edge))
+    return painting.Job(facts, columns.Patch(request, table), [data], np.zeros((size, size, 3), np.uint8))
 
 
 def paint(jobs):
@@ -220,9 +224,9 @@ def paint(jobs):
 def test_a_region_that_is_too_large_for_the_core_is_painted_without_it():
     level, data = a_tile(edge=64)
     job = patch_job(level, data, 64 * 300)
-    corner = job.patch.tiles[0]._replace(source=(slice(0, 64),) * 2, target=(slice(0, 64),) * 2)
+    corner = table_of((len(data), 0, 0, 64, 64))
     assert job.patch.request.source_px > native.MOST_PX
-    assert paint([job._replace(patch=job.patch._replace(tiles=(corner,)))]) == [True]
+    assert paint([job._replace(patch=job.patch._replace(tiles=corner))]) == [True]
 
 
 def test_a_damaged_patch_among_others_is_the_only_one_that_is_not_painted():
@@ -275,10 +279,9 @@ def test_batches_of_a_stream_are_the_same_without_the_native_core(tmp_path, monk
 def test_a_part_outside_of_its_tile_or_region_is_refused(wrong):
     level, data = a_tile()
     out = np.zeros((64, 64, 3), np.uint8)
-    rows, columns_ = (slice(200, 264), slice(0, 64)) if wrong == "tile" else (slice(0, 64), slice(0, 64))
-    target = (slice(1, 65), slice(0, 64)) if wrong == "region" else (slice(0, 64), slice(0, 64))
+    table = table_of((1, 0, 200 if wrong == "tile" else 0, 64, 64), row=int(wrong == "region"))
     if wrong == "read-only":
         out.flags.writeable = False
-    job = native.job(level, [slide.TileRead(0, 1, (rows, columns_), target)], {0: data}, 64, out[:, :50] if wrong == "out" else out)
+    job = native.job(level, table, [data], 64, out[:, :50] if wrong == "out" else out)
     with pytest.raises(ValueError):
         native.paint([job])

@@ -146,13 +146,18 @@ def test_few_tissue_pixels_are_found_where_no_patch_sized_cell_has_enough():
     assert len({(r.x, r.y) for r in requests}) > 100
 
 
+def covered(tissue, *rectangle):
+    """Coverage of one rectangle."""
+    return places.coverage([tissue], *(np.array([float(each)]) for each in rectangle))[0]
+
+
 def test_coverage_is_exact_to_the_fraction_of_a_pixel():
     mask = np.random.default_rng(0).random((30, 41)) < 0.5
     tissue = places.tissue(mask)
     fine = np.kron(mask, np.ones((8, 8)))
     for top, left, edge in ((0, 0, 30), (3.5, 7.25, 9.125), (20.125, 31.5, 9.5), (12, 40.5, 0.5)):
         expected = fine[int(top * 8) : int((top + edge) * 8), int(left * 8) : int((left + edge) * 8)].mean()
-        assert tissue.coverage(top, left, edge, edge) == pytest.approx(expected)
+        assert covered(tissue, top, left, edge, edge) == pytest.approx(expected)
 
 
 def test_per_slide_limits_the_distinct_patches_and_keys_them_by_slide():
@@ -236,7 +241,7 @@ def test_cells_have_the_coverage_that_the_patch_at_their_centre_has(box):
     tissue, level = places.tissue(mask), make_levels(1696, 2240)[0]  # 32 px a mask pixel
     starts = np.arange(0, 1500, 97) / 32
     shares = places._shares(tissue.integral(), starts, starts, (6.5, 4.25))
-    expected = [[tissue.coverage(y, x, 4.25, 6.5) for x in starts] for y in starts]
+    expected = [[covered(tissue, y, x, 4.25, 6.5) for x in starts] for y in starts]
     np.testing.assert_allclose(shares, expected, atol=1e-12)
     assert len(places.places(tissue.integral(), level, 200, 0.4, free=True).accepted) > 0
 

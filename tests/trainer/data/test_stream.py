@@ -13,7 +13,7 @@ import torch
 
 from patho_trainer import errors
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import columns, loader, painting, sampler, slide, storage, stream
+from patho_trainer.data import columns, loader, painting, sampler, slide, storage, stream, tiles
 from tests.trainer import slides
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
@@ -101,9 +101,10 @@ def test_without_uvloop_the_same_batches_come(catalog, monkeypatch):
 def test_a_column_is_cut_where_it_would_hold_too_many_bytes(catalog):
     plan = sampler.plan(catalog, spec_of(), 0)
     (whole,) = columns.ahead(plan, 0, [7], None, 10**9)
-    (cut,) = columns.ahead(plan, 0, [7], None, whole[0].bytes + whole[1].bytes)
-    assert len(whole) == 4
-    assert cut == whole[:2]
+    (cut,) = columns.ahead(plan, 0, [7], None, whole.patches[0].bytes + whole.patches[1].bytes)
+    assert len(whole.patches) == 4
+    assert [patch.request for patch in cut.patches] == [patch.request for patch in whole.patches[:2]]
+    assert sum(cut.sizes) == sum(patch.bytes for patch in cut.patches) < sum(whole.sizes)
 
 
 def test_closing_ends_all_threads(catalog):
@@ -167,7 +168,7 @@ def test_a_corrupt_tile_costs_only_the_patches_that_touch_it(corrupt):
     catalog, offsets = corrupt
     spec, stats = spec_of(slides={"maxBadShare": 0.5}), stream.Stats()
     wanted = columns.patches(catalog, [r for step in range(16) for r in sampler.requests(catalog, spec, 0, step)])
-    hit = {(p.request.step, p.request.slot) for p in wanted if p.request.slide == 1 and any(t.offset in offsets for t in p.tiles)}
+    hit = {(p.request.step, p.request.slot) for p in wanted if p.request.slide == 1 and offsets & set(p.tiles[:, tiles.OFFSET].tolist())}
     after = read(catalog, spec, 16, stats=stats)
     assert hit
     assert stats.replaced == {"Undecodable": len(hit)}

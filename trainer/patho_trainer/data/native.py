@@ -5,10 +5,10 @@ which of the two decodes.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from patho_trainer.data import catalog, decode, slide, storage
+from patho_trainer.data import catalog, decode, storage, tiles
 
 MOST_PX = 1 << 14  # edge of a region that the core accepts
 Job = tuple[Any, ...]  # as `patho_native.paint` wants it
@@ -35,13 +35,9 @@ def takes(level: catalog.Level, edge: int) -> bool:
     return core is not None and edge <= MOST_PX and level.tile_height > 0 and level.encoding.compression == decode.JPEG
 
 
-def job(level: catalog.Level, tiles: Sequence[slide.TileRead], data: Mapping[int, storage.Buffer], edge: int, out: decode.Pixels) -> Job:
-    """Paint `out`, uint8 (size, size, 3), from the tiles of a square region of `edge` pixels, which is a multiple of size."""
-    parts = []
-    for tile in tiles:
-        (rows, columns), (down, across) = tile.source, tile.target
-        buffer = data[tile.offset] if tile.size else b""
-        parts.append((buffer, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start, across.start, down.start))
+def job(level: catalog.Level, table: tiles.Ints, data: Sequence[storage.Buffer], edge: int, out: decode.Pixels) -> Job:
+    """Paint `out`, uint8 (size, size, 3), from the table of tiles of a square region of `edge` pixels, which is a multiple of size."""
+    parts = [(data[number] if size else b"", *part) for _, size, *part, number in table.tolist()]
     encoding = level.encoding
     return out, edge, decode.jpeg_head(encoding), encoding.photometric == decode.RGB, (level.tile_width, level.tile_height), parts
 

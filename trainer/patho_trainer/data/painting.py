@@ -1,17 +1,18 @@
 """Bytes of tiles to the pixels of a patch, in threads: decode, put together, resample. The codecs release the GIL."""
 
+import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import openslide
 
-from patho_trainer.data import catalog, columns, copies, decode, native, slide, stats, storage
+from patho_trainer.data import catalog, columns, copies, decode, native, stats, storage, tiles
 
-Bytes = Mapping[int, storage.Buffer]  # of tiles, by offset in the file
+Bytes = Sequence[storage.Buffer]  # of tiles, as their table numbers them
 
 # stained colour in OpenCV's 8-bit HSV, and the share of it that a patch needs: Virchow (arXiv 2309.07778), Midnight (arXiv 2504.05186)
 STAINED_HSV = (90, 8, 103), (180, 255, 255)
@@ -83,12 +84,12 @@ def _region(job: Job, local: copies.Copies) -> decode.Pixels:
     level = job.slide.levels[request.level]
     if native.takes(level, edge) and all(native.paint([_native(job, region)])[0]):
         return region
-    for tile in job.patch.tiles:
-        _place(level, tile, job.data[tile.offset] if tile.size else b"", region)
+    for tile in itertools.starmap(tiles.TileRead, job.patch.tiles.tolist()):
+        _place(level, tile, job.data[tile.buffer] if tile.size else b"", region)
     return region
 
 
-def _place(level: catalog.Level, tile: slide.TileRead, data: storage.Buffer | bytes, region: decode.Pixels) -> None:
+def _place(level: catalog.Level, tile: tiles.TileRead, data: storage.Buffer | bytes, region: decode.Pixels) -> None:
     """A tile's part of a region; decoded right there where the region is that tile."""
     if region.shape == (level.tile_height, level.tile_width, 3) and tile.target == tile.source:
         pixels = decode.tile(level, data, region)

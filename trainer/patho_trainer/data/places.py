@@ -1,7 +1,6 @@
 """Where on a slide a patch may lie: cells of accepted corners, and exact coverage of one patch. Pure: masks in, corners out."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ ENOUGH = 256  # accepted cells: with fewer, their edges would shape what is draw
 ROUNDING = 1e-9
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +35,6 @@ class Tissue:
         left = 8 * int(bytes_[0])
         pixels = np.unpackbits(part, axis=1, count=min(8 * part.shape[1], self.columns - left))
         return Sums(np.asarray(cv2.integral(pixels), dtype=np.int32), int(rows[0]), left, self.rows, self.columns)
-
-    def coverage(self, top: float, left: float, height: float, width: float) -> float:
-        """Share of a rectangle that lies on the mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
-        first, last = max(0, int(top)), min(self.rows, math.ceil(top + height))
-        start, stop = max(0, int(left)), min(self.columns, math.ceil(left + width))
-        if first >= last or start >= stop:
-            return 0.0
-        byte = start // 8
-        bits = np.unpackbits(self.packed[first:last, byte : -(-stop // 8)], axis=1)[:, start - byte * 8 : stop - byte * 8]
-        down, across = _overlaps(first, last, top, height), _overlaps(start, stop, left, width)
-        return float(down @ bits @ across) / (height * width)
 
 
 class Sums(NamedTuple):
@@ -74,26 +63,78 @@ class Places:
     accepted: NDArray[np.int32]  # row * columns + column, ascending; never empty
     free: bool
 
-    def corner(self, cell: float, across: float, down: float) -> tuple[int, int]:
-        """The corner (x, y) for three numbers in [0, 1): which cell, and where in it."""
-        row, column = divmod(int(self.accepted[int(cell * len(self.accepted))]), self.columns)
-        shift = (across, down) if self.free else (0.0, 0.0)
-        x, y = int((column + shift[0]) * self.step[0]), int((row + shift[1]) * self.step[1])
-        return min(x, self.limit[0]), min(y, self.limit[1])
 
-    def draw(
-        self, tissue: Tissue, min_coverage: float, cells: Sequence[float], across: Sequence[float], down: Sequence[float]
-    ) -> tuple[int, int]:
-        """The first of TRIES corners that lies on enough tissue, else the centre of the last cell, which does."""
-        for cell, u, v in zip(cells, across, down, strict=True):
-            x, y = self.corner(cell, u, v)
-            if not self.free or self._coverage(tissue, x, y) >= min_coverage - ROUNDING:
-                return x, y
-        return self.corner(cells[-1], 0.5, 0.5)
+class Chances(NamedTuple):
+    """Numbers in [0, 1) of n patches and some tries each, (n, tries): which cell, and where in it."""
 
-    def _coverage(self, tissue: Tissue, x: int, y: int) -> float:
-        across, down = self.mask_scale
-        return tissue.coverage(y * down, x * across, self.source_px * down, self.source_px * across)
+    cell: Floats
+    across: Floats
+    down: Floats
+
+
+def draw(where: Sequence[Places], tissues: Sequence[Tissue], min_coverage: float, chances: Chances) -> tuple[Ints, Ints]:
+    """The corners (x, y) of n patches: the first of the tries that lies on enough tissue, else the centre of the last cell, which does."""
+    corners = np.zeros((2, len(where)), dtype=np.int64)
+    left = np.arange(len(where))  # those without a place so far
+    for k in range(chances.cell.shape[1]):
+        these = [where[i] for i in left.tolist()]
+        found = _drawn(these, chances.cell[left, k], chances.across[left, k], chances.down[left, k])
+        corners[:, left] = found
+        left = left[~_lies_well(these, [tissues[i] for i in left.tolist()], found, min_coverage)]
+        if not len(left):
+            return corners[0], corners[1]
+    middle = np.full(len(left), 0.5)
+    corners[:, left] = _drawn([where[i] for i in left.tolist()], chances.cell[left, -1], middle, middle)
+    return corners[0], corners[1]
+
+
+def _drawn(where: Sequence[Places], cell: Floats, across: Floats, down: Floats) -> Ints:
+    """Corners, (2, n)."""
+    cells = [int(p.accepted[int(u * len(p.accepted))]) for p, u in zip(where, cell.tolist(), strict=True)]
+    facts = np.array([(p.columns, p.free, *p.step, *p.limit) for p in where])
+    row, column = np.divmod(np.array(cells, dtype=np.int64), facts[:, 0].astype(np.int64))
+    at = np.stack((column + across * facts[:, 1], row + down * facts[:, 1])) * facts[:, 2:4].T
+    return np.asarray(np.minimum(at.astype(np.int64), facts[:, 4:].T.astype(np.int64)))
+
+
+def _lies_well(where: Sequence[Places], tissues: Sequence[Tissue], corners: Ints, min_coverage: float) -> NDArray[np.bool_]:
+    """Which patches lie on enough tissue; every cell of a grid does."""
+    good = np.array([not p.free for p in where])
+    free = np.flatnonzero(~good)
+    facts = np.array([(p.source_px, *p.mask_scale) for p in where]).reshape(-1, 3)[free]
+    left, top = corners[:, free] * facts[:, 1:].T
+    width, height = facts[:, 0] * facts[:, 1:].T
+    good[free] = coverage([tissues[i] for i in free.tolist()], top, left, height, width) >= min_coverage - ROUNDING
+    return good
+
+
+def coverage(tissues: Sequence[Tissue], top: Floats, left: Floats, height: Floats, width: Floats) -> Floats:
+    """Share of each of n rectangles that lies on its mask, exact to the fraction of a pixel. In mask pixels; off the mask is no tissue."""
+    found = np.zeros(len(tissues))
+    scale = np.ceil(np.log2(np.maximum(height, width)))
+    for each in np.unique(scale):  # rectangles of about one size together: all are laid out as large as the largest
+        here = np.flatnonzero(scale == each)
+        found[here] = _coverage([tissues[i] for i in here.tolist()], top[here], left[here], height[here], width[here])
+    return found
+
+
+def _coverage(tissues: Sequence[Tissue], top: Floats, left: Floats, height: Floats, width: Floats) -> Floats:
+    rows, bytes_ = np.maximum(0, np.floor(top)).astype(np.int64), np.maximum(0, np.floor(left / 8)).astype(np.int64)
+    shape = int(np.ceil(height).max()) + 1, (int(np.ceil(width).max()) + 15) // 8
+    packed = np.zeros((len(tissues), *shape), dtype=np.uint8)
+    for into, tissue, row, byte in zip(packed, tissues, rows.tolist(), bytes_.tolist(), strict=True):
+        part = tissue.packed[row : row + shape[0], byte : byte + shape[1]]
+        into[: part.shape[0], : part.shape[1]] = part
+    down, across = _overlaps(rows, shape[0], top, height), _overlaps(8 * bytes_, 8 * shape[1], left, width)
+    sums = (np.unpackbits(packed, axis=2).astype(np.float64) @ across[:, :, None])[:, :, 0]
+    return np.asarray((down * sums).sum(axis=1) / (height * width))
+
+
+def _overlaps(first: Ints, count: int, start: Floats, length: Floats) -> Floats:
+    """How much of each pixel first, ..., first + count - 1 lies in [start, start + length]; (n, count)."""
+    pixels = first[:, None] + np.arange(count)
+    lengths = np.minimum(pixels + 1, (start + length)[:, None]) - np.maximum(pixels, start[:, None])
+    return np.asarray(np.maximum(0.0, lengths))
 
 
 def tissue(mask: NDArray[np.bool_]) -> Tissue:
@@ -135,7 +176,7 @@ def _cells(level: catalog.Level, source_px: int, cell_px: float, *, free: bool) 
 
 
 def _corners(count: int, step: float, limit: int, *, free: bool) -> Floats:
-    """The corners, along one axis, at which the cells are judged: whole pixels, as `Places.corner` gives them."""
+    """The corners, along one axis, at which the cells are judged: whole pixels, as `draw` gives them."""
     middle = 0.5 if free else 0.0
     return np.asarray(np.minimum(np.floor((np.arange(count) + middle) * step), limit), dtype=np.float64)
 
@@ -165,11 +206,3 @@ def _between(sums: NDArray[np.int32] | Floats, at: Floats, axis: int) -> Floats:
     part = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
     below, above = np.take(sums, low, axis=axis), np.take(sums, low + 1, axis=axis)
     return np.asarray(below + part * (above - below), dtype=np.float64)
-
-
-def _overlaps(first: int, last: int, start: float, length: float) -> Floats:
-    """How much of each pixel first, ..., last - 1 lies in [start, start + length]."""
-    shares = np.ones(last - first)
-    shares[0] -= max(0.0, start - first)
-    shares[-1] -= max(0.0, last - start - length)
-    return shares

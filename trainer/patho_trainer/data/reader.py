@@ -95,7 +95,7 @@ class Reader:
             await asyncio.wait(pending)
         found = [work.column.result() for work in works]
         ready = [row for row, data in enumerate(found) if data is not None]
-        jobs = [self._job(works[row].patch, found[row] or {}, out_BHWC[row]) for row in ready]
+        jobs = [self._job(works[row].patch, found[row] or [], out_BHWC[row]) for row in ready]
         good = {row for row, painted in zip(ready, await self._paint(jobs), strict=True) if painted}
         bad = [row for row in range(len(works)) if row not in good]
         settled = await asyncio.gather(*(self._settle(works[row].patch, out_BHWC[row]) for row in bad))
@@ -121,14 +121,14 @@ class Reader:
         while due := {slot: max(first, until) for slot, until in self._until.items() if max(first, until) < end}:
             starts, slots = list(due.values()), list(due)
             begun = await self._in(self._planner, columns.ahead, self._plan, starts, slots, self._stop_step, self._column_bytes)
-            for slot, column in sorted(zip(slots, begun, strict=True), key=lambda pair: pair[1][0].request.step):
+            for slot, column in sorted(zip(slots, begun, strict=True), key=lambda pair: pair[1].patches[0].request.step):
                 self._start(slot, column)
 
     def _start(self, slot: int, column: columns.Column) -> None:
         task = asyncio.create_task(self._fetch(column))
         task.add_done_callback(_look)
-        self._until[slot] = column[-1].request.step + 1
-        for patch in column:
+        self._until[slot] = column.patches[-1].request.step + 1
+        for patch in column.patches:
             self._works[patch.request.step][self._rows[slot]] = Work(patch, task)
 
     async def _fetch(self, column: columns.Column) -> painting.Bytes | None:
@@ -140,25 +140,24 @@ class Reader:
                 except Unreadable:
                     return None
 
-    async def _bytes(self, patches: Sequence[columns.Patch]) -> painting.Bytes:
-        """The tiles of some patches of one slide, by offset. Raises Unreadable."""
-        slide = patches[0].request.slide
+    async def _bytes(self, column: columns.Column) -> painting.Bytes:
+        """The tiles of a column, as they are numbered. Raises Unreadable."""
+        slide = column.patches[0].request.slide
         if slide in self._gone:
             raise Unreadable(self._gone[slide])
         try:
-            return await self._tiles(self._plan.catalog.slides[slide], patches)
+            return await self._tiles(self._plan.catalog.slides[slide], column.starts, column.sizes)
         except Unreadable as error:
             self._gone.setdefault(slide, error.reason)
             raise
 
-    async def _tiles(self, facts: catalogs.Slide, patches: Sequence[columns.Patch]) -> painting.Bytes:
-        starts, sizes = columns.ranges(patches)
+    async def _tiles(self, facts: catalogs.Slide, starts: Sequence[int], sizes: Sequence[int]) -> painting.Bytes:
         try:
             if facts.reader == "openslide":
                 await self._in(self._openers, self._copy, facts)
             if not starts:
                 await self._check(facts)
-                return {}
+                return []
             info, buffers = await self._bucket.read_checked_async(facts.url, starts, sizes)
         except storage.NotFound as error:
             await self._check(facts)  # an object that was replaced by a shorter one has changed
@@ -167,7 +166,7 @@ class Reader:
             await self._check(facts)
             raise Unreadable("Undecodable") from error
         _compare(facts, info)
-        return dict(zip(starts, buffers, strict=True))
+        return buffers
 
     def _copy(self, slide: catalogs.Slide) -> None:
         """Have a slide on this machine before threads that paint wait for it."""
@@ -212,9 +211,10 @@ class Reader:
     async def _alone(self, patch: columns.Patch, out: decode.Pixels) -> str:
         """Read and paint one patch; why it cannot be done, or nothing."""
         try:
+            column = columns.alone(patch)
             for _ in range(READS):
-                data = await self._bytes([patch])
-                if (await self._paint([self._job(patch, data, out)]))[0]:
+                data = await self._bytes(column)
+                if (await self._paint([self._job(column.patches[0], data, out)]))[0]:
                     return ""
         except Unreadable as error:
             return error.reason

@@ -71,8 +71,8 @@ def _unpack(page: bytes) -> tuple[Ints, Ints]:
     noise = np.frombuffer(zlib.decompress(stream.unused_data), np.uint8)
     stored = np.frombuffer(planes, np.uint8).reshape(high + low, len(noise))
     sizes = _values([noise, *stored[:high]])
-    ends = np.cumsum(sizes)
-    offsets = first + ends - sizes
+    offsets = np.cumsum(sizes)
+    offsets += first - sizes
     if low:
         folded = _values(list(stored[high:]))
         offsets += np.cumsum((folded >> 1) ^ -(folded & 1))
@@ -81,10 +81,10 @@ def _unpack(page: bytes) -> tuple[Ints, Ints]:
 
 def _values(planes: Sequence[NDArray[np.uint8]]) -> Ints:
     """Numbers out of their byte planes, the lowest first."""
-    found = planes[0].astype(np.int64)
-    for k, plane in enumerate(planes[1:], 1):
-        found |= plane.astype(np.int64) << (8 * k)
-    return found
+    stored = np.zeros((len(planes[0]), 8), dtype=np.uint8)
+    for k, plane in enumerate(planes):
+        stored[:, k] = plane
+    return stored.view("<i8")[:, 0]
 
 
 def _planes(values: Ints, dtype: str) -> list[bytes]:
@@ -155,20 +155,26 @@ class Record:
             return self._decoded[level, page]
         start, end = self._pages[level][page]
         offsets, sizes = _unpack(self._data[start:end])
-        columns = self._shapes[level][1]
-        self._decoded[level, page] = offsets.reshape(-1, columns), sizes.reshape(-1, columns)
-        return self._decoded[level, page]
+        self._decoded[level, page] = offsets, sizes
+        return offsets, sizes
 
-    def row(self, level: int, row: int) -> tuple[Ints, Ints]:
-        """Offsets and sizes in bytes of one row of tiles, each of shape (columns,). Size 0: the file has no such tile (background)."""
-        step = self._shapes[level][2]
-        offsets, sizes = self._page(level, row // step)
-        return offsets[row % step], sizes[row % step]
+    def at(self, level: int, rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
+        """Offsets and sizes in bytes of some tiles of a level, (n,) as given. Size 0: the file has no such tile (background)."""
+        _, width, step = self._shapes[level]
+        pages, places = rows // step, rows % step * width + columns
+        order = np.argsort(pages, kind="stable")
+        starts = np.flatnonzero(np.diff(pages[order], prepend=-1))
+        offsets, sizes = np.empty_like(places), np.empty_like(places)
+        for start, end in itertools.pairwise([*starts.tolist(), len(order)]):
+            here = order[start:end]
+            of_page = self._page(level, int(pages[here[0]]))
+            offsets[here], sizes[here] = of_page[0][places[here]], of_page[1][places[here]]
+        return offsets, sizes
 
     def tiles(self, level: int) -> tuple[Ints, Ints]:
         """Offsets and sizes in bytes of all tiles of a level, row-major, each of shape (rows * columns,)."""
         pages = [self._page(level, i) for i in range(len(self._pages[level]))]
-        return np.concatenate([o.ravel() for o, _ in pages]), np.concatenate([s.ravel() for _, s in pages])
+        return np.concatenate([offsets for offsets, _ in pages]), np.concatenate([sizes for _, sizes in pages])
 
     @property
     def packed_mask(self) -> tuple[int, int, NDArray[np.uint8]]:

@@ -109,12 +109,10 @@ class Key(NamedTuple):
 
 
 class Uniforms(NamedTuple):
-    """The random numbers of n requests: magnification (n,); of each try the cell and where in it, across and down (n, tries)."""
+    """The random numbers of n requests: magnification (n,), and those of their places."""
 
     magnification: draws.Uniforms
-    cell: draws.Uniforms
-    across: draws.Uniforms
-    down: draws.Uniforms
+    places: places.Chances
 
 
 class Plan:
@@ -164,11 +162,16 @@ class Plan:
         numbers = self._uniforms(key, chosen, rounds)
         slides = self._indices[chosen].tolist()
         found = self._fields.of(slides)
-        rows = zip(*(a.tolist() for a in (*key, *numbers)), slides, strict=True)
-        return [
-            self._request(step, slot, attempt, redraw, slide, *found[slide].choose(magnification), found[slide].tissue, tries)
-            for step, slot, attempt, redraw, magnification, *tries, slide in rows
-        ]
+        offers, where = zip(*(found[i].choose(u) for i, u in zip(slides, numbers.magnification.tolist(), strict=True)), strict=True)
+        x, y = places.draw(where, [found[i].tissue for i in slides], self._min_coverage, numbers.places)
+        scales = np.array([self.catalog.slides[i].levels[offer.level].downsample for i, offer in zip(slides, offers, strict=True)])
+        columns = (
+            *(key.steps.tolist(), key.slots.tolist(), slides, [offer.mpp for offer in offers], [offer.level for offer in offers]),
+            *(x.tolist(), y.tolist(), [each.source_px for each in where], [self.patches.size_px] * len(slides)),
+            zip(np.rint(x * scales).astype(np.int64).tolist(), np.rint(y * scales).astype(np.int64).tolist(), strict=True),
+            *(key.attempts.tolist(), key.redraws.tolist()),
+        )
+        return [Request(*row) for row in zip(*columns, strict=True)]  # by position: it is made for every patch
 
     def _uniforms(self, key: Key, chosen: Ints, rounds: Ints) -> Uniforms:
         """Keyed by (seed, step, slot, attempt), with perSlide by (seed, slide, j mod n) for a slide's j-th patch; places by redraw."""
@@ -181,23 +184,4 @@ class Plan:
         magnification, _ = draws.uniforms(self._seed, draws.MAGNIFICATION + use, a, b, c)
         again = use + key.redraws[:, None] * draws.REDRAW
         cell, _ = draws.uniforms(self._seed, draws.CELL + again, *tries)
-        return Uniforms(magnification, cell, *draws.uniforms(self._seed, draws.CORNER + again, *tries))
-
-    def _request(
-        self,
-        step: int,
-        slot: int,
-        attempt: int,
-        redraw: int,
-        slide: int,
-        offer: catalogs.Offer,
-        where: places.Places,
-        tissue: places.Tissue,
-        tries: list[list[float]],
-    ) -> Request:
-        x, y = where.draw(tissue, self._min_coverage, *tries)
-        scale = self.catalog.slides[slide].levels[offer.level].downsample
-        corner = round(x * scale), round(y * scale)
-        return Request(
-            step, slot, slide, offer.mpp, offer.level, x, y, where.source_px, self.patches.size_px, corner, attempt, redraw
-        )  # by position: it is made for every patch
+        return Uniforms(magnification, places.Chances(cell, *draws.uniforms(self._seed, draws.CORNER + again, *tries)))

@@ -10,7 +10,7 @@ where a downsample is no integer). Beyond the slide's edge there is white.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from patho_api import pretrain
 from patho_trainer import errors
-from patho_trainer.data import catalog, copies, decode, ranged, record, resolution, storage, tiff
+from patho_trainer.data import catalog, copies, decode, ranged, record, resolution, storage, tiff, tiles
 
 Pixels = NDArray[np.uint8]
 Undecodable, Rejected = decode.Undecodable, tiff.Rejected
@@ -30,36 +30,13 @@ BAND_BYTES = 64 * 2**20  # pixels in memory while a thumbnail is made
 OPENSLIDE_KINDS = ("ndpi", "mrxs", "dcm", "czi", "scn", "bif", "vms", "vmu", "svslide")
 
 
-class TileRead(NamedTuple):
-    """One stored tile that a region needs: `size` bytes at `offset`; rows and columns of the tile, and where they go in the region."""
-
-    offset: int
-    size: int
-    source: tuple[slice, slice]
-    target: tuple[slice, slice]
-
-
-def plan(slide: catalog.Slide, places: record.Record, level: int, x: int, y: int, width: int, height: int) -> list[TileRead]:
+def plan(slide: catalog.Slide, places: record.Record, level: int, x: int, y: int, width: int, height: int) -> list[tiles.TileRead]:
     """The tiles of a region of a level, row by row; (x, y) and sizes in pixels of that level. What is off the slide needs no tile."""
     shape = slide.levels[level]
-    left, right = max(0, x), min(shape.width, x + width)
-    top, bottom = max(0, y), min(shape.height, y + height)
-    if left >= right or top >= bottom:
-        return []
-    reads = []
-    for row in range(top // shape.tile_height, (bottom - 1) // shape.tile_height + 1):
-        offsets, sizes = places.row(level, row)
-        source_y, target_y = _overlap(row * shape.tile_height, shape.tile_height, top, bottom, y)
-        for column in range(left // shape.tile_width, (right - 1) // shape.tile_width + 1):
-            source_x, target_x = _overlap(column * shape.tile_width, shape.tile_width, left, right, x)
-            reads.append(TileRead(int(offsets[column]), int(sizes[column]), (source_y, source_x), (target_y, target_x)))
-    return reads
-
-
-def _overlap(tile_start: int, tile_size: int, start: int, stop: int, origin: int) -> tuple[slice, slice]:
-    """The part of [start, stop) in a tile, counted from the tile's edge and from the region's origin."""
-    first, last = max(start, tile_start), min(stop, tile_start + tile_size)
-    return slice(first - tile_start, last - tile_start), slice(first - origin, last - origin)
+    region = x, y, width, height, shape.width, shape.height, shape.tile_width, shape.tile_height
+    found = tiles.touched(tiles.Regions(*(np.array([number], dtype=np.int64) for number in region)))
+    found.table[:, tiles.OFFSET], found.table[:, tiles.SIZE] = places.at(level, found.row, found.column)
+    return [tiles.TileRead(*row) for row in found.table.tolist()]
 
 
 def decode_tile(slide: catalog.Slide, level: int, data: bytes | memoryview) -> Pixels:
@@ -68,12 +45,12 @@ def decode_tile(slide: catalog.Slide, level: int, data: bytes | memoryview) -> P
 
 
 def assemble(
-    slide: catalog.Slide, level: int, reads: Sequence[TileRead], tiles: Sequence[bytes | memoryview], width: int, height: int
+    slide: catalog.Slide, level: int, reads: Sequence[tiles.TileRead], data: Sequence[bytes | memoryview], width: int, height: int
 ) -> Pixels:
     """The region that `plan` was asked for, uint8 RGB (height, width, 3), out of its tiles' bytes. Raises Undecodable."""
     region = np.full((height, width, 3), decode.WHITE, dtype=np.uint8)
-    for read, data in zip(reads, tiles, strict=True):
-        region[read.target] = decode_tile(slide, level, data)[read.source]
+    for read, stored in zip(reads, data, strict=True):
+        region[read.target] = decode_tile(slide, level, stored)[read.source]
     return region
 
 
@@ -127,8 +104,8 @@ class Opened:
         if self.facts.reader == "openslide":
             return self._copies.read(self.facts, level, x, y, width, height)
         reads = plan(self.facts, self.record, level, x, y, width, height)
-        tiles = self._bucket.read_ranges(self.facts.url, [r.offset for r in reads], [r.size for r in reads])
-        return assemble(self.facts, level, reads, tiles, width, height)
+        data = self._bucket.read_ranges(self.facts.url, [r.offset for r in reads], [r.size for r in reads])
+        return assemble(self.facts, level, reads, data, width, height)
 
     def thumbnail(self, rows: int, columns: int) -> Pixels:
         """The whole slide area-averaged to uint8 RGB (rows, columns, 3), out of the coarsest level that is fine enough; in bands."""
