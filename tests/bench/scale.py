@@ -149,10 +149,8 @@ class Client:
     async def clean(self, *, rivals: bool) -> None:
         """Delete everything in the namespace and wait until it is gone."""
         options = {"propagationPolicy": "Background"}
-        for kind in (*(["TrainJob"] if rivals else []), "PathoPretrain", "Job", "ConfigMap"):
+        for kind in (*(["TrainJob"] if rivals else []), "PathoPretrain", "Job", "Service", "ConfigMap"):
             await self.call("DELETE", PATHS[kind], options)
-        for service in (await self.call("GET", PATHS["Service"]))["items"]:
-            await self.call("DELETE", f"{PATHS['Service']}/{service['metadata']['name']}", options)
         for path in (PATHS["PathoPretrain"], PATHS["Job"], PODS):
             while (await self.call("GET", f"{path}?limit=1"))["items"]:
                 await asyncio.sleep(0.5)
