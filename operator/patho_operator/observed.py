@@ -157,6 +157,7 @@ class Observed:
     evaluations: tuple[Evaluation, ...] = ()  # PathoEvals of single steps of a PathoPretrain, whoever made them
     warnings: tuple[str, ...] = ()  # events about a Job or pod that does not come up
     problem: Problem | None = None
+    begun: bool = False  # this operator made the first attempt's Job, whether or not that still exists
 
     def host(self) -> Pod | None:
         """The pod of index 0 that runs in the newest attempt: rank 0 speaks from there."""

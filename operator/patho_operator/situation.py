@@ -62,8 +62,10 @@ class Situation:
 
     @functools.cached_property
     def attempt(self) -> int:
-        """Number of the newest attempt that ever was; 0 before the first."""
-        return max(self.subject.status.attempt, self.job.attempt if self.job else 0)
+        """Number of the newest attempt that ever was; 0 before the first. A number is never used again, or writers of two Jobs would be
+        equal before the fence: pods, or the operator's memory, tell of a first attempt whose Job went before status knew of it."""
+        begun = self.observed.begun or any(p.run_uid == self.subject.uid for p in self.observed.pods)
+        return max(self.subject.status.attempt, self.job.attempt if self.job else int(begun))
 
     @property
     def record(self) -> status.Attempt | None:

@@ -82,6 +82,8 @@ def _attempts(s: Situation, step: Step, words: report.LastWords | None) -> list[
         known[s.job.attempt] = Attempt(
             number=s.job.attempt, reason=s.job.reason, from_step=s.job.from_step, start=times.write(s.job.created)
         )
+    elif s.attempt and s.attempt not in known:  # its Job was deleted before status told of it
+        known[s.attempt] = Attempt(number=s.attempt, reason="Started", start=times.write(s.now))
     if (current := known.get(s.attempt)) and current.end is None:
         known[s.attempt] = current.model_copy(update=_ending(s, step) | {"to_step": _to_step(s, current, words)})
     if step.kind == "Begin":

@@ -40,7 +40,7 @@ class Worker:
     image: str
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
-    starting: set[Key] = dataclasses.field(default_factory=set)  # runs whose Job was made, and whose first status waits
+    starting: dict[Key, str] = dataclasses.field(default_factory=dict)  # uids of runs whose Job was made, and whose first status waits
     started: float = float("-inf")  # when one of them was seen to run last, by the monotonic clock
 
     async def __call__(self, key: Key) -> float | None:
@@ -103,7 +103,8 @@ class Worker:
         wanted = models.pretrain_name(body)
         pretrain = self.indexes.body(Key(names.PRETRAIN, key.namespace, wanted)) if wanted else None
         heard = self.board.seen(key, host.uid) if host else None
-        return dataclasses.replace(seen, seen=heard, pretrain=pretrain, evaluations=self.indexes.evaluations_of(key))
+        begun = self.starting.get(key) == body["metadata"]["uid"]
+        return dataclasses.replace(seen, seen=heard, pretrain=pretrain, evaluations=self.indexes.evaluations_of(key), begun=begun)
 
     async def _execute(self, key: Key, view: View) -> float | None:
         try:
@@ -113,7 +114,10 @@ class Worker:
             problem = Problem(refused.reason, refused.message)
             view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
             done = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
-        (self.starting.discard if done.written or view.subject.raw_status else self.starting.add)(key)
+        if done.written or view.subject.raw_status:
+            self.starting.pop(key, None)
+        else:
+            self.starting[key] = view.subject.uid
         self.metrics.runs.shown[key] = self._note(key, view, done.written) if done.written else view.subject.status
         if done.unmade:
             raise done.unmade  # tried again with patience; nothing else had to wait for it
@@ -137,7 +141,7 @@ class Worker:
     def _forget(self, key: Key) -> None:
         """The resource is gone; its children follow by their owner references."""
         self.suspect.discard(key)
-        self.starting.discard(key)
+        self.starting.pop(key, None)
         self.board.forget(key)
         self.indexes.written.pop(key, None)
         self.indexes.settled.pop(key, None)

@@ -137,6 +137,18 @@ async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
     assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs"]
 
 
+async def test_a_job_that_went_before_the_first_status_is_remembered_though_nothing_shows_it(cluster, fake):
+    body = make_pretrain()
+    fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
+    fake.answers["GET", "/api/v1/namespaces/lab/pods"] = fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": []}
+    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}))
+    await turn(KEY)
+    await turn(KEY)
+    (written,) = [r.body["status"] for r in fake.requests if r.verb == "PATCH"]
+    assert (written["attempt"], written["phase"]) == (1, "Restarting")
+    assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs", "events"]
+
+
 def at_present(cluster):
     return cluster.now().replace(microsecond=0)
 
