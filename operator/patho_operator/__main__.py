@@ -92,7 +92,7 @@ async def _lead(process: Process) -> None:
     listed()
     process.pulse.leading, queue.last_turn = True, loop.time()
     turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect, known.metrics_from)
-    lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed)
+    lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed, known.metrics_from)
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
     parts: dict[str, Part] = {
         "lease": process.elector.keep(),
@@ -126,14 +126,15 @@ async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool
 async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> None:
     """kopf, embedded; it sets `ready` when it has started, and ends by itself only on a signal."""
     namespaces = process.settings.namespaces
-    await kopf.operator(
-        registry=handlers.register(process.queue, indexes),
-        settings=handlers.settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        ready_flag=ready,
-    )
+    with handlers.noticing_lists(indexes):
+        await kopf.operator(
+            registry=handlers.register(process.queue, indexes),
+            settings=handlers.settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            ready_flag=ready,
+        )
     process.stop.set()
 
 

@@ -84,16 +84,25 @@ class Cluster:
         return tuple(dict.fromkeys(e.get("message", "") for e in newest))
 
     async def uids(self, kind: str, namespace: str = "", selector: str = "") -> dict[str, Json]:
-        """Metadata of all objects of a kind by uid, in pages."""
-        found: dict[str, Json] = {}
+        """Metadata of all objects of a kind by uid."""
+        items = await self.objects(kind, namespace, selector, METADATA_ONLY)
+        return {item["metadata"]["uid"]: item["metadata"] for item in items}
+
+    async def objects(self, kind: str, namespace: str = "", selector: str = "", accept: str = "application/json") -> list[Json]:
+        """All objects of a kind, read in pages."""
+        found: list[Json] = []
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
-            answer = await self._api.request("GET", path(kind, namespace), query=query, accept=METADATA_ONLY)
-            found |= {item["metadata"]["uid"]: item["metadata"] for item in answer["items"] or []}  # null where there is none
+            answer = await self._api.request("GET", path(kind, namespace), query=query, accept=accept)
+            found += answer["items"] or []  # null where there is none
             following = answer["metadata"].get("continue")
             if not following:
                 return found
             query = query | {"continue": following}
+
+    async def amend(self, kind: str, namespace: str, name: str, change: Json) -> None:
+        """Merge `change` into an object of ours; its metadata says into which."""
+        await self._write("PATCH", path(kind, namespace, name), body=change, content_type=MERGE_PATCH, accept=NO_BODY)
 
     async def execute(self, subject: Subject, plan: Plan) -> Done:
         """Carry out a plan: creates, status, deletes, burials, events.

@@ -121,13 +121,17 @@ def network_policy(resource: Resource, metrics_from: Sequence[Mapping[str, Any]]
     """What may reach the pods of all attempts: each other on any port (NCCL picks its own), and `metrics_from` (peers as in a
     NetworkPolicy; empty: anybody) the port of metrics and progress. The rendezvous has no authentication of its own."""
     labels = _labels(resource)
+    metadata = _metadata(resource, pods.subdomain(resource), labels)
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": policy_spec(labels, metrics_from)}
+
+
+def policy_spec(labels: Mapping[str, str], metrics_from: Sequence[Mapping[str, Any]]) -> Manifest:
+    """What the policy of the run with these labels says, as the API server gives it back."""
     own = {"matchLabels": {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}}
     metrics: Manifest = {"ports": [{"port": names.PORT_METRICS, "protocol": "TCP"}]}
     if metrics_from:
         metrics["from"] = [dict(peer) for peer in metrics_from]
-    spec = {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}, metrics]}
-    metadata = _metadata(resource, pods.subdomain(resource), labels)
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+    return {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}, metrics]}
 
 
 def _job_spec(nodes: int, template: Mapping[str, Any]) -> Manifest:

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from patho_api import names
-from patho_operator import errors, handlers
+from patho_operator import errors, handlers, policies
 from patho_operator.cluster import Cluster, Json
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
+from patho_operator.policies import Peers
 from patho_operator.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ class Relist:
     suspect: set[Key]
     namespaces: Sequence[str]
     listed: Callable[[], None]  # called after each complete round
+    metrics_from: Peers | None = None  # as in settings.Settings
 
     async def run(self, every_seconds: float) -> None:
         """For ever; a round that fails is tried again soon."""
-        await asyncio.sleep(min(every_seconds, ARRIVAL_SECONDS))
-        self.indexes.relisted.clear()  # kopf's first lists are no sign of an expired watch
+        if self.metrics_from is not None:
+            self.indexes.relisted.set()  # settings may have changed: live policies are looked at once at the start
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_seconds):
@@ -67,6 +69,8 @@ class Relist:
             self._missed(key)
         for key in self.indexes.known():
             self.queue.add(key)
+        if self.metrics_from is not None:
+            await policies.refresh(self.cluster, self.namespaces, self.metrics_from)
         self.listed()
 
     async def _list(self, kind: str) -> dict[str, Json]:

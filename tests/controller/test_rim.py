@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from kopf._cogs.clients import fetching, watching
+from kopf._cogs.structs import references
 
 from patho_api import names
 from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, subject, times, worker
@@ -67,6 +69,21 @@ async def test_after_a_watch_has_expired_a_complete_list_is_made_at_once(cluster
     async with asyncio.timeout(10):
         await made.wait()
     lists.cancel()
+
+
+async def test_a_list_of_kopfs_is_noticed_though_it_is_empty(monkeypatch):
+    async def nothing(**_):
+        return {"metadata": {"resourceVersion": "1"}, "items": []}
+
+    monkeypatch.setattr(fetching.api, "get", nothing)
+    indexes, jobs = Indexes(), references.Resource("batch", "v1", "jobs", namespaced=True)
+    with handlers.noticing_lists(indexes):
+        for again in (False, True):  # the first one is no sign of an expired watch
+            stream = watching.continuous_watch(
+                settings=handlers.settings(), resource=jobs, namespace=None, operator_pause_waiter=asyncio.Future()
+            )
+            assert await anext(stream) is watching.Bookmark.LISTED
+            assert indexes.relisted.is_set() == again
 
 
 async def test_a_complete_list_drops_ghosts_and_finds_what_was_missed(cluster, fake):

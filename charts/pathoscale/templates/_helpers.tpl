@@ -69,7 +69,7 @@ capabilities: {drop: [ALL]}
 {{- if .Values.networkPolicy.runs }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, create]                # one for a run, likewise
+  verbs: [get, list, create, patch]   # one for a run, likewise; list, patch: live ones follow changed values
 {{- end }}
 - apiGroups: [""]
   resources: [pods]

@@ -14,7 +14,7 @@ from tests.cluster.chaos.life import RUN, Life
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ONCE = 10**6
-SELDOM = "120"  # seconds between complete lists, which alone find out where a list is empty now: kopf tells of none
+SELDOM = "600"  # seconds between complete lists: none comes by itself within a test
 
 
 async def expire(made: World, life: Life, kind: str, name: str, gap: asyncio.Event) -> None:
@@ -51,5 +51,21 @@ async def test_what_is_deleted_while_a_watch_has_expired_is_not_led_on(arena: Ar
             await acts.running(life, attempt)
         await acts.start(gone)
         await acts.running(gone, 1)
+        assert not lane.crashes
+        assert not made.checker.violations
+
+
+async def test_a_job_that_was_the_only_one_is_missed_too(arena: Arena):
+    """Its watch lists anew and finds nothing, of which kopf tells nobody."""
+    async with campaign.world(arena) as made, made.lane("lonely", PATHO_RELIST_SECONDS=SELDOM) as lane:
+        life = Life(made.admin, made.witness, made.checker, await made.namespace())
+        await acts.start(life)
+        await acts.running(life, 1)
+        gap = asyncio.Event()
+        await expire(made, life, "Job", FIRST, gap)
+        await life.admin.delete(cluster.path("Job", life.namespace, FIRST))
+        await life.until("its Job is gone", lambda: not life.resource("Job", FIRST))
+        gap.set()
+        await acts.running(life, 2)
         assert not lane.crashes
         assert not made.checker.violations
