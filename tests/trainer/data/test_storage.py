@@ -138,6 +138,7 @@ def test_a_server_that_is_not_there_is_told_within_seconds_and_may_be_retried():
     ("url", "sentence"),
     [
         ("nowhere://host/x", "scheme nowhere:// is not supported"),
+        ("ftp://host/x", "scheme ftp:// is not supported .*'host'"),
         ("s3:///x", "the bucket is missing"),
         ("s3://bucket/slides/../../other/x", "leads nowhere in a bucket"),
         ("http://host/a/%2e%2e/%2e%2e/etc/passwd", "leads nowhere in a bucket"),

@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import dataclasses
 import datetime
+import inspect
 import random
 import time
 import urllib.parse
@@ -82,7 +83,9 @@ class FsspecStore:
         try:
             import fsspec  # not needed without such a bucket
 
-            self._files = fsspec.filesystem(address.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+            kind = fsspec.get_filesystem_class(address.scheme)
+            inspect.signature(kind.__init__).bind(None, **options)  # one that is begun and not made (ftp) complains when it is forgotten
+            self._files = kind(skip_instance_cache=True, use_listings_cache=False, **options)
         except (ImportError, ValueError, TypeError) as error:
             raise errors.InvalidConfiguration(
                 f"{address.base}: scheme {address.scheme}:// is not supported ({error}): use gs:// s3:// az:// http(s):// file:// "
