@@ -82,6 +82,48 @@ def test_a_consumer_that_keeps_many_batches_gets_copies(catalog):
     assert [batch.images.data_ptr() in shared for batch in kept] == [True] * child.HELD + [False] * child.HELD
 
 
+class Work:
+    """Work of a device on a batch: done when somebody waits for it, or says so."""
+
+    def __init__(self):
+        self.done, self.waited = False, 0
+
+    def query(self):
+        return self.done
+
+    def synchronize(self):
+        self.done, self.waited = True, self.waited + 1
+
+
+def with_work(batches, monkeypatch):
+    """Every batch that is let go of leaves work behind, as on a GPU: the list of all of it."""
+    left = []
+    monkeypatch.setattr(batches, "_marking", lambda: lambda: left.append(Work()) or left[-1])
+    return left
+
+
+def test_a_place_goes_back_when_the_device_has_done_its_work(catalog, monkeypatch):
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        left = with_work(batches, monkeypatch)
+        for _ in range(2):
+            next(batches)
+        assert len(batches._free) == 2
+        for work in left:
+            work.done = True
+        next(batches)
+        assert len(batches._free) == 1  # its own
+    assert not any(work.waited for work in left)
+
+
+def test_work_is_waited_for_only_where_the_process_has_no_place_left(catalog, monkeypatch):
+    with stream.batches(catalog, SPEC, seed=0, stop_step=24, bucket=storage.Bucket()) as batches:
+        wanted = [b.images.numpy().tobytes() for b in batches]
+    with child.batches(catalog, SPEC, seed=0, stop_step=24, bucket=storage.Bucket()) as batches:
+        left = with_work(batches, monkeypatch)
+        assert [batch.images.numpy().tobytes() for batch in batches] == wanted
+    assert sum(work.waited for work in left) == 24 + 1 - (child.SENT + child.HELD)  # the last message says that there is no more
+
+
 STORY = """
 import sys, time
 from patho_trainer.data import child, index, storage

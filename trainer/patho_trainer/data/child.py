@@ -17,10 +17,10 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -118,11 +118,24 @@ def _pack(requests: Sequence[sampler.Request]) -> bytes:
     return pickle.dumps([tuple(request) for request in requests], protocol=5)
 
 
+class Mark(Protocol):
+    """A point in the work of a device; torch.cuda.Event is one."""
+
+    def query(self) -> bool:
+        """Whether the work before it is done."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until it is."""
+        ...
+
+
 class Batches(Iterator[stream.Batch]):
     """What `batches` returns. For one consumer; close it in the end.
 
-    No thread, no copy: a batch is used where the process has put it, and its place goes back when nothing uses it any more. Copies to a
-    GPU belong on the current stream, which is waited for before a place goes back.
+    No thread, no copy: a batch is used where the process has put it, and its place goes back when nothing uses it any more: neither here
+    nor, where the memory is page-locked, in copies to a GPU that are still to be made. These belong on the stream that was current when
+    the batch was taken. Nobody waits for them, unless the process has no place left.
     """
 
     def __init__(self, order: Order, slots: tuple[int, ...], stats: counters.Stats) -> None:
@@ -138,7 +151,8 @@ class Batches(Iterator[stream.Batch]):
         self._locked = torch.cuda.is_available() and _lock_pages(self._shared)
         self._slots, self._stats = slots, stats
         self._lent: set[int] = set()
-        self._free: collections.deque[int] = collections.deque()  # places that the process does not know of yet
+        # places that the process does not know of yet, each with the work that must be done before
+        self._free: collections.deque[tuple[int, Mark | None]] = collections.deque()
         self._closed = False
 
     def __next__(self) -> stream.Batch:
@@ -178,15 +192,19 @@ class Batches(Iterator[stream.Batch]):
 
     def _received(self) -> Any:
         """What the process sends; PathoError where it has died."""
-        if self._free and self._locked:
-            torch.cuda.current_stream().synchronize()
         try:
-            while self._free:
-                self._pipe.send(self._free.popleft())
+            self._return_places()
             return self._pipe.recv()
         except (EOFError, OSError):
             code = self._process.wait()
             return errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
+
+    def _return_places(self) -> None:
+        """Those whose work is done; at least one where the process waits for it."""
+        if self._free and len(self._free) + len(self._lent) >= SENT + HELD and (mark := self._free[0][1]):
+            mark.synchronize()
+        while self._free and ((mark := self._free[0][1]) is None or mark.query()):
+            self._pipe.send(self._free.popleft()[0])
 
     def _batch(self, step: int, place: int, packed: bytes, counted: dict[str, Any]) -> stream.Batch:
         wait = self._stats.seconds["wait"]
@@ -198,17 +216,21 @@ class Batches(Iterator[stream.Batch]):
     def _pixels(self, place: int) -> NDArray[np.uint8]:
         """A batch where it lies; a copy for a consumer that keeps so many that the process would run out of places."""
         if len(self._lent) >= HELD:
-            self._free.append(place)
+            self._free.append((place, None))
             return self._shared[place].copy()
         lent = self._shared[place].view()
         self._lent.add(place)
-        weakref.finalize(lent, self._give_back, place).atexit = False
+        weakref.finalize(lent, self._give_back, place, self._marking()).atexit = False
         return lent
 
-    def _give_back(self, place: int) -> None:
+    def _marking(self) -> Callable[[], Mark | None]:
+        """What marks the end of the work that was given to the GPU, by the time it is called, on the stream that is current now."""
+        return torch.cuda.current_stream().record_event if self._locked else lambda: None
+
+    def _give_back(self, place: int, mark: Callable[[], Mark | None]) -> None:
         """In whichever thread lets go of a batch."""
         self._lent.discard(place)
-        self._free.append(place)
+        self._free.append((place, mark()))
 
 
 def _arrays(order: Order) -> list[NDArray[np.uint8]]:
