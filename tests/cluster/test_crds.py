@@ -59,17 +59,12 @@ def test_the_api_server_judges_an_update(here: Cluster, case: cases.Case):
         dry_run(here, case.update)
 
 
-def test_the_defaults_that_the_server_fills_in_are_those_of_the_models(cluster: Cluster):
+def test_the_server_fills_in_the_same_defaults_as_the_models(cluster: Cluster):
     for kind, body in cases.VALID.items():
         stored = dry_run(cluster, body)
         parsed, original = (resource.parse(b).spec for b in (stored, body))
         assert parsed == original, kind
-        assert is_part(stored["spec"], original.dump()), kind
-
-
-def test_a_small_resource_stays_small_in_the_api_server(cluster: Cluster):
-    stored = dry_run(cluster, cases.VALID[names.PRETRAIN])
-    assert len(json.dumps(stored["spec"])) < 1000
+        assert without_nulls(original.dump()) == stored["spec"], kind
 
 
 def test_explain_reads_like_a_manual(cluster: Cluster):
@@ -114,8 +109,8 @@ def report(cluster: Cluster, kind: str, name: str, status: dict) -> None:
     cluster.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
 
 
-def is_part(small, whole):
-    """Whether every value of one JSON object stands in the other."""
-    if isinstance(small, dict) and isinstance(whole, dict):
-        return all(key in whole and is_part(value, whole[key]) for key, value in small.items())
-    return small == whole
+def without_nulls(node):
+    """The same JSON without null fields, as the API server stores it."""
+    if isinstance(node, list):
+        return [without_nulls(item) for item in node]
+    return {k: without_nulls(v) for k, v in node.items() if v is not None} if isinstance(node, dict) else node
