@@ -139,7 +139,7 @@ def test_what_the_engine_paints_is_what_a_read_gives(name, tmp_path):
 def paint(opened, request):
     """A patch as the stream makes it."""
     reads = slide.plan(opened.facts, opened.record, request.level, request.x, request.y, request.source_px, request.source_px)
-    column = columns.alone(columns.Patch(request, np.array(reads)))
+    column = columns.alone(columns.Patch(request, np.array(reads, dtype=np.int64).reshape(-1, 9)))
     data = storage.Bucket().read_ranges(opened.facts.url, column.starts, column.sizes)
     out = np.zeros((request.size_px, request.size_px, 3), np.uint8)
     job = painting.Job(opened.facts, column.patches[0], data, out)

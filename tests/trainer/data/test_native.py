@@ -204,7 +204,7 @@ def compare(path, count):
             reads = slide.plan(opened.facts, opened.record, number, x, y, edge, edge)
             data = [content[r.offset : r.offset + r.size] for r in reads]
             out = np.full((edge, edge, 3), decode.WHITE, np.uint8)
-            table = np.array([read._replace(buffer=k) for k, read in enumerate(reads)])
+            table = np.array([read._replace(buffer=k) for k, read in enumerate(reads)], dtype=np.int64).reshape(-1, 9)
             assert native.paint([native.job(level, table, data, edge, out)])[0] == [True]
             np.testing.assert_array_equal(out, slide.assemble(opened.facts, number, reads, data, edge, edge), str((number, x, y)))
 

@@ -240,10 +240,10 @@ def test_cells_have_the_coverage_that_the_patch_at_their_centre_has(box):
     mask[top:bottom, left:right] = np.random.default_rng(2).random((bottom - top, right - left)) < 0.8
     tissue, level = places.tissue(mask), make_levels(1696, 2240)[0]  # 32 px a mask pixel
     starts = np.arange(0, 1500, 97) / 32
-    shares = places._shares(tissue.integral(), starts, starts, (6.5, 4.25))
+    shares = places._summed(tissue.integral(), starts, starts, (6.5, 4.25))
     expected = [[covered(tissue, y, x, 4.25, 6.5) for x in starts] for y in starts]
     np.testing.assert_allclose(shares, expected, atol=1e-12)
-    assert len(places.places(tissue.integral(), level, 200, 0.4, free=True).accepted) > 0
+    assert len(places.places(tissue, places.shares(tissue), level, 200, 0.4, free=True).accepted) > 0
 
 
 def test_the_sampler_shares_no_random_number_with_the_training_step():

@@ -61,9 +61,13 @@ class Fields:
         levels = self._catalog.slides[slide].levels
         found = offers(self._catalog.slides[slide], self._patches)
         tissue = places.Tissue(*record.packed_mask)
-        sums = tissue.integral()
+        shares = places.shares(tissue)
         free = self._patches.coordinates == "Free"
-        where = (places.places(sums, levels[o.level], o.source_px(self._patches.size_px), self._min_coverage, free=free) for o in found)
+        edges = [o.source_px(self._patches.size_px) for o in found]
+        where = (
+            places.places(tissue, shares, levels[o.level], edge, self._min_coverage, free=free)
+            for o, edge in zip(found, edges, strict=True)
+        )
         return Field(tissue, found, tuple(itertools.accumulate(o.weight for o in found)), tuple(where))
 
     def _keep(self, fresh: dict[int, Field]) -> None:

@@ -1,28 +1,20 @@
-"""The native core (`native/`, module `patho_native`), where it is installed: decodes the wanted part of JPEG tiles, not whole tiles.
+"""Decoding by the native core, where it is installed: of the wanted part of JPEG tiles, not of whole tiles.
 
 Optional. Its pixels are those of `decode.tile`, byte for byte, and what it does not paint, `decode.tile` judges. Here alone is decided
 which of the two decodes.
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 from patho_trainer.data import catalog, decode, storage, tiles
+from patho_trainer.data import core as loader
 
 MOST_PX = 1 << 14  # edge of a region that the core accepts
 Job = tuple[Any, ...]  # as `patho_native.paint` wants it
 
 
-def _load() -> Any:
-    """The module, None where it is not installed. One that is there and cannot be loaded is an error (ImportError)."""
-    try:
-        return importlib.import_module("patho_native")
-    except ModuleNotFoundError:
-        return None
-
-
-core = _load()
+core = loader.load()
 
 
 def name() -> str:
@@ -37,9 +29,8 @@ def takes(level: catalog.Level, edge: int) -> bool:
 
 def job(level: catalog.Level, table: tiles.Ints, data: Sequence[storage.Buffer], edge: int, out: decode.Pixels) -> Job:
     """Paint `out`, uint8 (size, size, 3), from the table of tiles of a square region of `edge` pixels, which is a multiple of size."""
-    parts = [(data[number] if size else b"", *part) for _, size, *part, number in table.tolist()]
     encoding = level.encoding
-    return out, edge, decode.jpeg_head(encoding), encoding.photometric == decode.RGB, (level.tile_width, level.tile_height), parts
+    return out, edge, decode.jpeg_head(encoding), encoding.photometric == decode.RGB, (level.tile_width, level.tile_height), table, data
 
 
 def paint(jobs: Sequence[Job]) -> tuple[list[bool], float, float]:

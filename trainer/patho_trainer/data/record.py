@@ -12,6 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from patho_trainer.data import core
+
+native = core.load()
+
 MASK_MPP = 8.0  # um/px of a foreground mask
 MAGIC = b"PSR3"
 PAGE = struct.Struct("<qBB")  # of a page: offset of the first tile, number of planes of sizes (but the lowest) and of gaps
@@ -107,9 +111,12 @@ def _pack_mask(mask: NDArray[np.bool_]) -> bytes:
 
 def _unpack_mask(data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
     """One bit a pixel, shape (rows, ceil(columns / 8)): eight pixels are undone at once."""
+    distances = zlib.decompress(data)
+    if native and (bits := native.unpack_mask(distances, rows, columns)) is not None:
+        return np.frombuffer(bits, np.uint8).reshape(rows, -(-columns // 8))
     strips = -(-columns // STRIP)
     edges = np.zeros(strips * rows * STRIP, dtype=bool)
-    edges[np.cumsum(_distances(zlib.decompress(data)))] = True
+    edges[np.cumsum(_distances(distances))] = True
     packed = np.packbits(edges).reshape(strips, rows, STRIP // 8).swapaxes(0, 1).reshape(rows, strips * STRIP // 8)
     return np.asarray(np.bitwise_xor.accumulate(packed[:, : -(-columns // 8)], axis=0))
 
@@ -160,16 +167,21 @@ class Record:
 
     def at(self, level: int, rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
         """Offsets and sizes in bytes of some tiles of a level, (n,) as given. Size 0: the file has no such tile (background)."""
+        offsets, sizes = np.empty_like(rows), np.empty_like(rows)
+        bounds = np.array([self._pages[level][0][0], *(end for _, end in self._pages[level])])
+        if not (native and native.locate(self._data, bounds, self._shapes[level], rows, columns, offsets, sizes)):
+            self._locate(level, rows, columns, offsets, sizes)
+        return offsets, sizes
+
+    def _locate(self, level: int, rows: Ints, columns: Ints, offsets: Ints, sizes: Ints) -> None:
         _, width, step = self._shapes[level]
         pages, places = rows // step, rows % step * width + columns
         order = np.argsort(pages, kind="stable")
         starts = np.flatnonzero(np.diff(pages[order], prepend=-1))
-        offsets, sizes = np.empty_like(places), np.empty_like(places)
         for start, end in itertools.pairwise([*starts.tolist(), len(order)]):
             here = order[start:end]
             of_page = self._page(level, int(pages[here[0]]))
             offsets[here], sizes[here] = of_page[0][places[here]], of_page[1][places[here]]
-        return offsets, sizes
 
     def tiles(self, level: int) -> tuple[Ints, Ints]:
         """Offsets and sizes in bytes of all tiles of a level, row-major, each of shape (rows * columns,)."""

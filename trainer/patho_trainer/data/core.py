@@ -1,0 +1,20 @@
+"""The native core (`native/`, module `patho_native`), where it is installed. Who uses which part of it: `native`, `places`, `record`."""
+
+import importlib
+from typing import Any
+
+VERSION = 2  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
+
+
+def load() -> Any:
+    """The module, None where it is not installed. Raises ImportError for one that cannot be loaded, or is of another version."""
+    try:
+        module = importlib.import_module("patho_native")
+    except ModuleNotFoundError:
+        return None
+    found = getattr(module, "VERSION", 1)
+    if found != VERSION:
+        raise ImportError(
+            f"the native core at {module.__file__} has version {found}, this code needs {VERSION}: build it anew (make native)"
+        )
+    return module
