@@ -85,12 +85,14 @@ def test_shares_of_rectangles_are_pythons(mask, size):
     np.testing.assert_allclose(by_core, places._summed(tissue.integral(), np.sort(tops), np.sort(lefts), size), atol=places.ROUNDING / 10)
 
 
-@pytest.mark.parametrize("old", [types.ModuleType("patho_native"), None])
-def test_a_core_of_another_version_is_named_and_none_at_all_is_fine(old, monkeypatch):
-    monkeypatch.setitem(sys.modules, "patho_native", old)
-    if old is None:
-        assert core.load() is None
-        return
+def test_a_core_of_another_version_is_named_and_not_used(monkeypatch, caplog):
+    old = types.ModuleType("patho_native")
     old.__file__ = "/somewhere/patho_native.so"
-    with pytest.raises(ImportError, match=r"/somewhere/patho_native.so has version 1, this code needs \d: build it anew \(make native\)"):
-        core.load()
+    monkeypatch.setitem(sys.modules, "patho_native", old)
+    assert core.load() is None
+    assert "/somewhere/patho_native.so has version 1, this code needs" in caplog.text
+
+
+def test_no_core_at_all_is_fine(monkeypatch):
+    monkeypatch.setitem(sys.modules, "patho_native", None)
+    assert core.load() is None

@@ -1,13 +1,16 @@
 """The native core (`native/`, module `patho_native`), where it is installed. Who uses which part of it: `native`, `places`, `record`."""
 
 import importlib
+import logging
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 VERSION = 2  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
 
 
 def load() -> Any:
-    """The module, None where it is not installed. Raises ImportError for one that cannot be loaded, or is of another version."""
+    """The module, None where it is not installed or of another version. One that cannot be loaded is an error (ImportError)."""
     try:
         module = importlib.import_module("patho_native")
     except ModuleNotFoundError:
