@@ -1,7 +1,9 @@
-//! `patho_native`: decodes what a patch needs of its JPEG tiles, and nothing else, without Python's lock.
+//! `patho_native`: fetches ranges, plans, and decodes what a patch needs of its JPEG tiles and nothing else, without Python's lock.
 
 mod area;
 mod bits;
+mod fetch;
+mod http;
 mod huffman;
 mod jpeg;
 mod mask;
@@ -16,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::PySequence;
 
 /// Of what Python and the core agree on: raised with every change of it, here and in `core.py`.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const FIELDS: usize = 9; // of a tile: offset, size, x, y, width, height, column, row, buffer
 
@@ -97,6 +99,8 @@ fn paint_jobs(py: Python, jobs: Vec<PyJob>) -> PyResult<(Vec<bool>, f64, f64)> {
 mod patho_native {
     #[pymodule_export]
     const VERSION: u32 = super::VERSION;
+    #[pymodule_export]
+    use super::fetch::Fetcher;
     #[pymodule_export]
     use super::paint_jobs;
     #[pymodule_export]

@@ -1,7 +1,7 @@
 """The engine's figures: from a bucket behind a line with latency, against the decoder alone and against OpenSlide on a local disk.
 
 `make bench` prints them; those in RESULTS.md come from it. What is asserted guards against falling back; the floors are in RESULTS.md.
-The native core, where it is built, and Python decode in turn, in the same rounds.
+The native core, where it is built, fetches and decodes, decodes only, or does nothing in turn, in the same rounds.
 """
 
 import collections
@@ -16,14 +16,17 @@ import pytest
 import simplejpeg
 
 from patho_api import pretrain
-from patho_trainer.data import columns, decode, index, native, sampler, storage, stream
+from patho_trainer.data import columns, decode, fetching, index, native, sampler, storage, stream
 from tests.bench import network, rates, tissue
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
 ROUNDS = int(os.environ.get("PATHOSCALE_BENCH_ROUNDS", "7"))
 BATCH, STEPS, SLIDES, THREADS, LATENCY_MS = 64, 40, 8, 2, 50
-DECODERS = {"native": native.core, "Python": None} if native.core else {"Python": None}
+# what the native core does: (decodes, fetches)
+DECODERS = {"native fetch and decode": (native.core, fetching.core), "native decode": (native.core, None), "Python": (None, None)}
+if native.core is None:
+    DECODERS = {"Python": (None, None)}
 PAPER = (0.25, 0.5, 1.0, 2.0)
 Requests = Sequence[sampler.Request]
 
@@ -67,7 +70,7 @@ class Work:
 
     def stream(self, decoder: str = "Python") -> None:
         """All patches by the engine, decoded by one of DECODERS."""
-        native.core = DECODERS[decoder]  # in this process only, which measures nothing else
+        native.core, fetching.core = DECODERS[decoder]  # in this process only, which measures nothing else
         with stream.batches(self.catalog, self.spec, seed=0, stop_step=self.steps, bucket=self.bucket, threads=THREADS) as batches:
             assert sum(len(batch.slots) for batch in batches) == self.patches
 

@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -185,7 +186,7 @@ class WebServer:
     `chaos` may give a fault for the n-th request; `access_key`, where set, is the only one whose requests are answered.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, tls: ssl.SSLContext | None = None) -> None:
         """`faults`: 503 and the like answer so, "short" breaks the body off half-way, "reset" closes without an answer, "slow" dawdles."""
         self.folder = folder
         self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -196,12 +197,15 @@ class WebServer:
         self.times: list[float] = []  # when requests came
         self._count = itertools.count()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
         """With a slash at the end."""
-        return f"http://127.0.0.1:{self._server.server_port}/"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}/"
 
     def __enter__(self) -> "WebServer":
         self._thread.start()

@@ -11,7 +11,7 @@ import torch
 
 from patho_api import status
 from patho_trainer import checkpoint, config, context, distributed, diverged, errors, mfu, optim, schedules, snapshots, telemetry
-from patho_trainer.data import augment, catalog, child, index, native, storage, stream
+from patho_trainer.data import augment, catalog, child, fetching, index, native, storage, stream
 from patho_trainer.methods import dino, dinov2, rounds
 from patho_trainer.models import vit
 
@@ -109,7 +109,7 @@ def _patches(ctx: context.Context, slides: catalog.Catalog, first: int, stats: s
     world, training = ctx.world, ctx.spec.training
     batches = child.batches if world.device.type == "cuda" else stream.batches
     if world.rank == 0:
-        print(f"tiles are decoded by: {native.name()}", flush=True)
+        print(f"tiles are decoded by: {native.name()}; ranges are fetched by: {fetching.name()}", flush=True)
     return batches(
         slides,
         ctx.spec,

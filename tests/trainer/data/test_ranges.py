@@ -23,13 +23,19 @@ def test_ranges_that_touch_or_overlap_are_one_request(starts, sizes, requests, f
 
 def test_the_bytes_of_a_span_are_cut_into_its_ranges():
     found = ranges.ranges("u", [2, 4, 3], [2, 3, 4])
-    assert found.span == (2, 7)
-    assert [bytes(b) for b in found.cut(b"cdefg")] == [b"cd", b"defg", b"efg"]
+    assert found.stretches == [(slice(0, 3), 2, 7)]
+    assert [bytes(b) for b in found.cut([b"cdefg"])] == [b"cd", b"defg", b"efg"]
+
+
+def test_of_a_stretch_that_did_not_come_nothing_is_known():
+    found = ranges.ranges("u", [0, 2, 9, 20], [2, 2, 1, 3])
+    assert found.cut_some([b"abcd", None, b"xyz"]) == [b"ab", b"cd", None, b"xyz"]
+    assert found.only([2]) == ranges.Ranges("u", [9], [1], [2])
 
 
 def test_a_short_body_is_transient():
     found = ranges.ranges("u", [0], [4])
     with pytest.raises(faults.Transient, match="a body of 3 bytes where 4 were asked for"):
-        found.cut(b"abc")
+        found.cut([b"abc"])
     with pytest.raises(faults.Transient, match="a body of 2 bytes where 4 were asked for"):
         found.checked([b"ab"])

@@ -26,13 +26,6 @@ def test_ranges_come_back_in_order_and_empty_ones_are_empty(store):
     assert [bytes(b) for b in found] == [b"789", b"01", b"", b"2345"]
 
 
-def test_ranges_are_the_same_as_a_coroutine(store):
-    bucket = store.bucket()
-    bucket.write(store.url + "x", b"0123456789")
-    found = asyncio.run(bucket.read_ranges_async(store.url + "x", [1, 6], [2, 2]))
-    assert [bytes(b) for b in found] == [b"12", b"67"]
-
-
 def test_the_first_answer_tells_which_object_the_ranges_are_of(store):
     bucket = store.bucket()
     bucket.write(store.url + "x", b"0123456789")

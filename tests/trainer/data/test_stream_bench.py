@@ -2,7 +2,7 @@
 
 import pytest
 
-from patho_trainer.data import bench, native, storage
+from patho_trainer.data import bench, fetching, native, storage
 from tests.trainer.data import sets
 from tests.trainer.data.values import make_spec
 
@@ -29,6 +29,7 @@ def test_the_result_is_told_in_cores_requests_and_bytes():
         "0.50 million requests and 10.0 GB for a million patches",
         "cores that keep one H100 busy: S/16 9.7, B/16 2.5, L/14 0.5, g/14 0.1",
         f"tiles decoded by: {native.name()}",
+        f"ranges fetched by: {fetching.name()}",
     ]
 
 

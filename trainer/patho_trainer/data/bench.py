@@ -6,7 +6,7 @@ import time
 from patho_api import pretrain
 from patho_trainer import cores
 from patho_trainer.data import catalog as catalogs
-from patho_trainer.data import native, reader, storage, stream
+from patho_trainer.data import fetching, native, reader, storage, stream
 
 # patches/s that one H100 takes in training, at most (estimates from FLOPs at usual utilisation)
 DEMAND = {"S/16": 2700, "B/16": 690, "L/14": 148, "g/14": 40}
@@ -54,6 +54,7 @@ class Result:
             f"{self.requests * million / 1e6:,.2f} million requests and {self.bytes * million / 1e9:,.1f} GB for a million patches",
             f"cores that keep one H100 busy: {needed}",
             f"tiles decoded by: {native.name()}",
+            f"ranges fetched by: {fetching.name()}",
         ]
 
 

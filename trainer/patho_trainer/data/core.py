@@ -1,4 +1,5 @@
-"""The native core (`native/`, module `patho_native`), where it is installed. Who uses which part of it: `native`, `places`, `record`."""
+"""The native core (`native/`, module `patho_native`), where it is installed. Who uses which part of it: `native`,
+`places`, `record`, `fetching`."""
 
 import importlib
 import logging
@@ -6,7 +7,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
+VERSION = 3  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
 
 
 def load() -> Any:

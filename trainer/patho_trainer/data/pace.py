@@ -1,5 +1,6 @@
 """Not more than so many requests a second: what a shared bucket or a proxy allows one process."""
 
+import random
 import threading
 
 
@@ -18,3 +19,8 @@ class Pace:
             start = max(self._free, now)
             self._free = start + requests * self._seconds
             return start - now
+
+
+def pause_seconds(attempt: int) -> float:
+    """Exponential backoff with jitter, so that a fleet does not come back at once."""
+    return float(0.25 * 2**attempt * (0.5 + random.random()))

@@ -3,11 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from patho_trainer.data import faults
 
 Buffer = memoryview
+
+
+class Stretch(NamedTuple):
+    """Ranges `part` of a list, which touch or overlap: one request for the bytes from `start` to before `end`."""
+
+    part: slice
+    start: int
+    end: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,29 +34,30 @@ class Ranges:
 
     @property
     def requests(self) -> int:
-        """How many requests these are: obstore joins those that touch."""
-        return len(self._runs)
+        """How many requests these are: those that touch are joined."""
+        return len(self.stretches)
 
-    @property
-    def span(self) -> tuple[int, int]:
-        """(first byte, byte after the last) of all together."""
-        return self.starts[0], max(start + size for start, size in zip(self.starts, self.sizes, strict=True))
+    @functools.cached_property
+    def stretches(self) -> list[Stretch]:
+        """The ranges' unions without a gap, in the order of the object."""
+        found: list[Stretch] = []
+        begin, end = 0, -1
+        for k, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
+            if start > end and k:
+                found.append(Stretch(slice(begin, k), self.starts[begin], end))
+                begin = k
+            end = max(end, start + size)
+        return [*found, Stretch(slice(begin, len(self.starts)), self.starts[begin], end)] if self.starts else []
 
     def split(self) -> tuple["Ranges", "Ranges"]:
         """The ranges at the beginning that touch each other, and the rest."""
-        count = self._runs[0]
+        count = self.stretches[0].part.stop
         return self._part(slice(0, count)), self._part(slice(count, None))
 
-    @functools.cached_property
-    def _runs(self) -> list[int]:
-        """After how many ranges each stretch without a gap ends."""
-        ends: list[int] = []
-        end = self.starts[0] if self.starts else 0
-        for k, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
-            if start > end:
-                ends.append(k)
-            end = max(end, start + size)
-        return [*ends, len(self.starts)] if self.starts else []
+    def only(self, wanted: Sequence[int]) -> "Ranges":
+        """Some of the ranges, by their numbers."""
+        starts, sizes, places = ([values[k] for k in wanted] for values in (self.starts, self.sizes, self.places))
+        return Ranges(self.url, starts, sizes, places)
 
     def _part(self, part: slice) -> "Ranges":
         return Ranges(self.url, self.starts[part], self.sizes[part], self.places[part])
@@ -60,13 +69,27 @@ class Ranges:
                 raise self._short(len(buffer), size)
         return [memoryview(buffer) for buffer in found]
 
-    def cut(self, whole: Any) -> list[Buffer]:
-        """The bytes of each range out of those of the span. Raises Transient where they are fewer."""
-        first, end = self.span
-        if len(whole) != end - first:
-            raise self._short(len(whole), end - first)
-        view = memoryview(whole)
-        return [view[start - first : start - first + size] for start, size in zip(self.starts, self.sizes, strict=True)]
+    def cut(self, found: Sequence[Any]) -> list[Buffer]:
+        """The bytes of each range out of those of the stretches. Raises Transient where they are fewer."""
+        buffers: list[Buffer] = []
+        for stretch, data in zip(self.stretches, found, strict=True):
+            if len(data) != stretch.end - stretch.start:
+                raise self._short(len(data), stretch.end - stretch.start)
+            buffers += self._cut(stretch, memoryview(data))
+        return buffers
+
+    def cut_some(self, found: Sequence[Any | None]) -> list[Buffer | None]:
+        """As `cut`; nothing is known of the ranges of a stretch that is None."""
+        buffers: list[Buffer | None] = []
+        for stretch, data in zip(self.stretches, found, strict=True):
+            buffers += [None] * (stretch.part.stop - stretch.part.start) if data is None else self._cut(stretch, memoryview(data))
+        return buffers
+
+    def _cut(self, stretch: Stretch, view: Buffer) -> list[Buffer]:
+        if stretch.part.stop - stretch.part.start == 1:
+            return [view]
+        starts, sizes = self.starts[stretch.part], self.sizes[stretch.part]
+        return [view[start - stretch.start : start - stretch.start + size] for start, size in zip(starts, sizes, strict=True)]
 
     def _short(self, found: int, wanted: int) -> faults.Transient:
         return faults.Transient(f"{self.url}: a body of {found} bytes where {wanted} were asked for")

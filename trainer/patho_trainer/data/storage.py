@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import obstore
 
 from patho_api import common
 from patho_trainer import errors
-from patho_trainer.data import faults, pace, ranges, stores, urls
+from patho_trainer.data import faults, fetching, pace, ranges, stores, urls
 
 # the names under which other modules catch them
 NotFound, AccessDenied, AlreadyExists, Transient = faults.NotFound, faults.AccessDenied, faults.AlreadyExists, faults.Transient
@@ -56,6 +55,7 @@ class Bucket:
         self._stores: dict[tuple[str, str], Any] = {}
         self._secrets: dict[tuple[str, str], bytes] = {}  # states of the mounted secret when a store was opened
         self._proven: set[str] = set()
+        self._fetchers = fetching.Fetchers()
         self._lock = threading.Lock()
         self.requests: collections.Counter[tuple[str, str]] = collections.Counter()
         self.received: collections.Counter[str] = collections.Counter()
@@ -81,40 +81,49 @@ class Bucket:
             found = self._call(url, get, wanted.requests)
         return self._received(wanted, found, len(sizes))
 
-    async def read_ranges_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
-        """As `read_ranges`, as a coroutine: many of these may be in flight."""
-        wanted = ranges.ranges(url, starts, sizes)
-        return self._received(wanted, await self._get_ranges(wanted), len(sizes))
-
     async def read_checked_async(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> tuple[ObjectInfo, list[Buffer]]:
-        """As `read_ranges_async`, with the facts of the object: out of the answer to the first range, without a request of their own.
+        """As `read_ranges`, as a coroutine and with the facts of the object: out of the ranges' answers, without a request of their own.
 
         Not atomic: an object that is replaced meanwhile may give bytes of both. One range at least must not be empty.
         """
         wanted = ranges.ranges(url, starts, sizes)
+        info, found = await self._by_core(wanted) or await self._checked(wanted)
+        return info, self._received(wanted, found, len(sizes))
+
+    async def _by_core(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]] | None:
+        """By the native core, and what did not come by obstore, which tries again; None where all of it has to be."""
+        address = urls.parse(wanted.url)
+        arguments = lambda: stores.core_arguments(address, self._storage, self._secret_dir, self._options)  # noqa: E731
+        fetcher = self._fetchers.of((address.scheme, address.root), self._store(address), arguments)
+        if fetcher is None:
+            return None
+        await self._paced(wanted.requests)
+        meta, spans = await fetcher.fetch(address.path, wanted.stretches)
+        lost = sum(span is None for span in spans)
+        self._succeed(address, len(spans) - lost, retried=lost)
+        if meta is None:
+            return None
+        info, found = ObjectInfo(wanted.url, meta["size"], stores.etag(meta)), wanted.cut_some(spans)
+        missing = [k for k, buffer in enumerate(found) if buffer is None]
+        other, rest = await self._checked(wanted.only(missing)) if missing else (info, [])
+        late = iter(rest)
+        return (info, [next(late) if buffer is None else buffer for buffer in found]) if other == info else None
+
+    async def _checked(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]]:
+        """By obstore, which tries again."""
         first, rest = wanted.split()
 
         async def get(store: Any, path: str) -> tuple[ObjectInfo, list[Buffer]]:
-            answer = asyncio.ensure_future(store.get_async(path, options={"range": first.span}))
+            answer = asyncio.ensure_future(store.get_async(path, options={"range": first.stretches[0][1:]}))
             others = asyncio.ensure_future(store.get_ranges_async(path, **rest.arguments)) if rest.starts else None
             try:
                 found = await answer
-                head = first.cut(await found.bytes_async())
+                head = first.cut([await found.bytes_async()])
                 tail = rest.checked(await others) if others else []
             except BaseException:
                 await _end(answer, others)
                 raise
-            return ObjectInfo(url, found.meta["size"], _etag(found.meta)), [*head, *tail]
-
-        info, found = await self._call_async(url, get, wanted.requests)
-        return info, self._received(wanted, found, len(sizes))
-
-    async def _get_ranges(self, wanted: ranges.Ranges) -> list[Buffer]:
-        if not wanted.starts:
-            return []
-
-        async def get(store: Any, path: str) -> list[Buffer]:
-            return wanted.checked(await store.get_ranges_async(path, **wanted.arguments))
+            return ObjectInfo(wanted.url, found.meta["size"], stores.etag(found.meta)), [*head, *tail]
 
         return await self._call_async(wanted.url, get, wanted.requests)
 
@@ -126,12 +135,12 @@ class Bucket:
     async def head_async(self, url: str) -> ObjectInfo:
         """As `head`, as a coroutine."""
         meta = await self._call_async(url, lambda store, path: store.head_async(path), 1)
-        return ObjectInfo(url, meta["size"], _etag(meta))
+        return ObjectInfo(url, meta["size"], stores.etag(meta))
 
     def head(self, url: str) -> ObjectInfo:
         """Size and etag of an object."""
         meta = self._call(url, lambda store, path: store.head(path))
-        return ObjectInfo(url, meta["size"], _etag(meta))
+        return ObjectInfo(url, meta["size"], stores.etag(meta))
 
     def exists(self, url: str) -> bool:
         """Whether there is such an object."""
@@ -150,13 +159,13 @@ class Bucket:
         def metas(store: Any, path: str) -> Sequence[Any]:
             return tuple(itertools.islice(itertools.chain.from_iterable(store.list(path.rstrip("/") or None)), at_most))
 
-        found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], _etag(meta)) for meta in self._call(prefix_url, metas))
+        found = (ObjectInfo(address.url_of(meta["path"]), meta["size"], stores.etag(meta)) for meta in self._call(prefix_url, metas))
         return sorted(found, key=lambda o: o.url)
 
     def folders(self, url: str) -> Sequence[str]:
         """Urls of the folders directly in a folder, sorted; where the store can, without a listing of what is in them."""
         address = urls.parse(url)
-        return sorted(map(address.url_of, self._call(url, lambda store, path: _folders(store, path.rstrip("/")))))
+        return sorted(map(address.url_of, self._call(url, lambda store, path: stores.folders(store, path.rstrip("/")))))
 
     def glob(self, pattern: str) -> Sequence[ObjectInfo]:
         """Objects whose url matches; `*` stays inside a folder, `**/` crosses folders."""
@@ -216,7 +225,7 @@ class Bucket:
                 result = operation(self._store(address), address.path)
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
-                time.sleep(_pause_seconds(attempt))
+                time.sleep(pace.pause_seconds(attempt))
             else:
                 self._succeed(address, requests)
                 return result
@@ -225,17 +234,20 @@ class Bucket:
     async def _call_async(self, url: str, operation: Callable[[Any, str], Awaitable[T]], requests: int) -> T:
         address = urls.parse(url)
         for attempt in range(1, TRIES + 1):
-            if wait := self._pace.wait_seconds(requests, time.monotonic()):
-                await asyncio.sleep(wait)
+            await self._paced(requests)
             try:
                 result = await operation(self._store(address), address.path)
             except TRANSPORT_ERRORS as error:
                 self._fail(url, error, last=attempt == TRIES)
-                await asyncio.sleep(_pause_seconds(attempt))
+                await asyncio.sleep(pace.pause_seconds(attempt))
             else:
                 self._succeed(address, requests)
                 return result
         raise AssertionError("the last attempt returns or raises")
+
+    async def _paced(self, requests: int) -> None:
+        if wait := self._pace.wait_seconds(requests, time.monotonic()):
+            await asyncio.sleep(wait)
 
     def _fail(self, url: str, error: Exception, *, last: bool) -> None:
         """Count a failure; raise unless another attempt may help."""
@@ -257,10 +269,13 @@ class Bucket:
             self._stores.pop(key, None)
             return True
 
-    def _succeed(self, address: urls.Address, requests: int) -> None:
+    def _succeed(self, address: urls.Address, requests: int, retried: int = 0) -> None:
         with self._lock:
-            self._proven.add(address.base)
-            self.requests[address.scheme, "ok"] += requests
+            if requests:
+                self._proven.add(address.base)
+                self.requests[address.scheme, "ok"] += requests
+            if retried:
+                self.requests[address.scheme, "retried"] += retried
 
 
 def from_options(options: Mapping[str, Any]) -> Bucket:
@@ -281,22 +296,3 @@ def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:
     starts = range(0, size, CHUNK_BYTES)
     for i in range(0, len(starts), 4):
         yield [(start, min(CHUNK_BYTES, size - start)) for start in starts[i : i + 4]]
-
-
-def _folders(store: Any, path: str) -> set[str]:
-    """Paths of the folders in a folder. The emulated store and fsspec's list whole trees only."""
-    if hasattr(store, "list_with_delimiter"):
-        return set(store.list_with_delimiter(path or None)["common_prefixes"])
-    head = f"{path}/" if path else ""
-    inside = (meta["path"].removeprefix(head) for page in store.list(path or None) for meta in page)
-    return {head + name.partition("/")[0] for name in inside if "/" in name}
-
-
-def _etag(meta: Mapping[str, Any]) -> str:
-    """One spelling: listings and heads of the same server differ in quotes."""
-    return str(meta["e_tag"] or meta.get("last_modified") or "").removeprefix("W/").strip('"')
-
-
-def _pause_seconds(attempt: int) -> float:
-    """Exponential backoff with jitter, so that a fleet does not come back at once."""
-    return float(0.25 * 2**attempt * (0.5 + random.random()))

@@ -3,6 +3,8 @@
 import datetime
 import hashlib
 import os
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,6 +97,34 @@ def requests_per_second(storage: common.Storage) -> float:
     return rate
 
 
+def core_arguments(
+    address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]
+) -> tuple[str, str, dict[str, str], bool] | None:
+    """Of the native core's fetcher of a bucket that obstore serves, with the same options. None where it does not reach it: this
+    machine's disk, fsspec's filesystems, and behind a proxy."""
+    if (
+        address.scheme not in OBSTORES
+        or address.scheme == "file"
+        or storage.options.get(TRANSPORT) == "fsspec"
+        or _is_proxied(address, storage)
+    ):
+        return None
+    config = {} if address.scheme in urls.WEB else options(address, storage, secret_dir, extra)
+    texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in config.items()}
+    return address.scheme, address.root, texts, _is_clear(address, storage)
+
+
+def _is_clear(address: urls.Address, storage: common.Storage) -> bool:
+    """Whether requests may go without TLS."""
+    return address.scheme == "http" or storage.endpoint.startswith("http://")
+
+
+def _is_proxied(address: urls.Address, storage: common.Storage) -> bool:
+    """Whether the environment names a proxy for where requests go."""
+    host = urllib.parse.urlsplit(storage.endpoint).hostname or (address.root if address.scheme in urls.WEB else "")
+    return bool(urllib.request.getproxies().keys() & {"http", "https", "all"}) and not (host and urllib.request.proxy_bypass(host))
+
+
 def open_store(address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]) -> Any:
     """The store of one bucket, host, or this machine's disk. Makes no request.
 
@@ -105,7 +135,7 @@ def open_store(address: urls.Address, storage: common.Storage, secret_dir: str |
         return filesystems.FsspecStore(address, filesystems.arguments(address.scheme, storage, secret, _theirs(storage, extra)))
     if address.scheme == "file":
         return obstores.LocalStore("/")
-    clear = address.scheme == "http" or storage.endpoint.startswith("http://")
+    clear = _is_clear(address, storage)
     client = {**TIMEOUTS, "allow_http": clear}
     if address.scheme in urls.WEB:
         return obstores.HTTPStore(address.base, client_options=client, retry_config=RETRIES)
@@ -143,3 +173,17 @@ def split_options(given: Mapping[str, Any]) -> tuple[common.Storage, None, dict[
         FSSPEC_NAMES.get(name, name): str(value) for name, value in flat.items() if value is not None and name not in ANONYMOUS_NAMES
     }
     return common.Storage(endpoint=endpoint, region=region, anonymous=anonymous), None, options
+
+
+def folders(store: Any, path: str) -> set[str]:
+    """Paths of the folders in a folder. The emulated store and fsspec's list whole trees only."""
+    if hasattr(store, "list_with_delimiter"):
+        return set(store.list_with_delimiter(path or None)["common_prefixes"])
+    head = f"{path}/" if path else ""
+    inside = (meta["path"].removeprefix(head) for page in store.list(path or None) for meta in page)
+    return {head + name.partition("/")[0] for name in inside if "/" in name}
+
+
+def etag(meta: Mapping[str, Any]) -> str:
+    """One spelling: listings and heads of the same server differ in quotes."""
+    return str(meta["e_tag"] or meta.get("last_modified") or "").removeprefix("W/").strip('"')

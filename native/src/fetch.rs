@@ -1,0 +1,214 @@
+//! Fetches the byte ranges of columns: one thread for all of them, which touches no Python object.
+//!
+//! A range is fetched once. Whatever goes wrong with it is no matter of this module: it is missing in what comes back.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::{process, thread};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::path::Path;
+use object_store::{ClientOptions, GetOptions, ObjectStore, RetryConfig};
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::AbortHandle;
+
+use crate::http::Connector;
+
+/// What a range's answer says of its object: size in bytes, entity tag, time of the last change (seconds since 1970).
+type Facts = (u64, Option<String>, i64);
+
+/// Bytes of a range, for whatever reads buffers.
+#[pyclass(frozen)]
+struct Span(Bytes);
+
+#[pymethods]
+impl Span {
+    /// SAFETY: the bytes live as long as `slf`, of which the view holds a reference.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: i32) -> PyResult<()> {
+        let data = &slf.get().0;
+        let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), data.as_ptr() as *mut _, data.len() as isize, 1, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::take(slf.py()).unwrap_or_else(|| PyBufferError::new_err("read-only"))) }
+    }
+}
+
+struct Column {
+    token: u64,
+    facts: Option<Facts>,
+    spans: Vec<Option<Bytes>>,
+}
+
+/// A column on its way, which is complete when this is dropped, come what may: somebody waits for it, unless it was cancelled.
+struct Promise {
+    column: Option<Column>,
+    running: Arc<Mutex<HashMap<u64, AbortHandle>>>,
+    done: Arc<Done>,
+}
+
+impl Promise {
+    /// Complete.
+    fn keep(mut self, column: Column) {
+        self.column = Some(column);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if let Some(column) = self.column.take()
+            && self.running.lock().unwrap().remove(&column.token).is_some()
+        {
+            self.done.push(column);
+        }
+    }
+}
+
+/// Completed columns, and a wire that becomes readable when there are some.
+struct Done {
+    columns: Mutex<Vec<Column>>,
+    signal: UnixStream,
+}
+
+impl Done {
+    fn push(&self, column: Column) {
+        let mut columns = self.columns.lock().unwrap();
+        columns.push(column);
+        if columns.len() == 1 {
+            let _ = (&self.signal).write(&[0]); // full: then it is readable already
+        }
+    }
+}
+
+/// Fetches from one bucket for one event loop.
+#[pyclass(frozen)]
+pub struct Fetcher {
+    process: u32,
+    store: ManuallyDrop<Arc<dyn ObjectStore>>,
+    done: Arc<Done>,
+    wake: UnixStream,
+    running: Arc<Mutex<HashMap<u64, AbortHandle>>>,
+}
+
+#[pymethods]
+impl Fetcher {
+    /// A bucket (or host) `root` of kind gs, s3, az, http or https, with options as `object_store` names them; makes no request.
+    /// Raises ValueError for options that it does not take.
+    #[new]
+    fn new(kind: &str, root: &str, options: HashMap<String, String>, clear: bool) -> PyResult<Self> {
+        let store = open(kind, root, options, clear).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let (wake, signal) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        signal.set_nonblocking(true)?;
+        let done = Arc::new(Done { columns: Mutex::default(), signal });
+        Ok(Fetcher { process: process::id(), store: ManuallyDrop::new(store), done, wake, running: Arc::default() })
+    }
+
+    /// What becomes readable when columns are complete.
+    fn fileno(&self) -> i32 {
+        self.wake.as_raw_fd()
+    }
+
+    /// Begin a column: `sizes[k]` bytes from `starts[k]`, a request each.
+    fn submit(&self, token: u64, path: String, starts: Vec<u64>, sizes: Vec<u64>) -> PyResult<()> {
+        let nothing = Column { token, facts: None, spans: vec![None; starts.len()] };
+        let promise = Promise { column: Some(nothing), running: self.running.clone(), done: self.done.clone() };
+        let store = (*self.store).clone();
+        let mut held = self.running.lock().unwrap(); // until the handle is in, lest the column be complete before
+        let task = runtime()?.spawn(async move {
+            if let Ok(path) = Path::parse(path) {
+                let found = join_all(starts.iter().zip(&sizes).map(|(&start, &size)| range(&*store, &path, start, size))).await;
+                promise.keep(column(token, found));
+            }
+        });
+        held.insert(token, task.abort_handle());
+        Ok(())
+    }
+
+    /// End a column that nobody waits for any more.
+    fn cancel(&self, token: u64) {
+        let task = self.running.lock().unwrap().remove(&token);
+        task.inspect(AbortHandle::abort);
+    }
+
+    /// All columns completed since the last call: (token, (size, etag, modified) of the object or None, [a range's bytes or None]).
+    /// No facts: no range was answered, or not all of the same object.
+    fn completed(&self) -> Vec<(u64, Option<Facts>, Vec<Option<Span>>)> {
+        let _ = (&self.wake).read(&mut [0; 64]);
+        let columns = std::mem::take(&mut *self.done.columns.lock().unwrap());
+        columns.into_iter().map(|c| (c.token, c.facts, c.spans.into_iter().map(|s| s.map(Span)).collect())).collect()
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        if self.process != process::id() {
+            return; // a fork: closing connections here would end the watch over those of the parent
+        }
+        let tasks = std::mem::take(&mut *self.running.lock().unwrap());
+        tasks.values().for_each(AbortHandle::abort);
+        unsafe { ManuallyDrop::drop(&mut self.store) }; // SAFETY: once, at the end
+    }
+}
+
+async fn range(store: &dyn ObjectStore, path: &Path, start: u64, size: u64) -> Option<(Facts, Bytes)> {
+    let options = GetOptions { range: Some((start..start + size).into()), ..Default::default() };
+    let answer = store.get_opts(path, options).await.ok()?; // judges status and Content-Range
+    let facts = (answer.meta.size, answer.meta.e_tag.clone(), answer.meta.last_modified.timestamp());
+    let data = answer.bytes().await.ok()?;
+    (data.len() as u64 == size).then_some((facts, data))
+}
+
+/// Ranges of different states of the object are none.
+fn column(token: u64, found: Vec<Option<(Facts, Bytes)>>) -> Column {
+    let mut answers = found.iter().flatten();
+    let first = answers.next().map(|(facts, _)| facts.clone());
+    let facts = first.filter(|first| answers.all(|(facts, _)| facts == first));
+    let spans = found.into_iter().map(|answer| answer.filter(|_| facts.is_some()).map(|(_, data)| data)).collect();
+    Column { token, facts, spans }
+}
+
+fn open(kind: &str, root: &str, options: HashMap<String, String>, clear: bool) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let retry = RetryConfig { max_retries: 0, ..Default::default() };
+    let client = ClientOptions::new().with_allow_http(clear);
+    macro_rules! built {
+        ($builder:expr) => {{
+            let mut builder = $builder.with_client_options(client).with_retry(retry).with_http_connector(Connector);
+            for (name, value) in options {
+                builder = builder.with_config(name.parse()?, value);
+            }
+            Arc::new(builder.build()?)
+        }};
+    }
+    Ok(match kind {
+        "s3" => built!(AmazonS3Builder::from_env().with_bucket_name(root)),
+        "gs" => built!(GoogleCloudStorageBuilder::from_env().with_bucket_name(root)),
+        "az" => built!(MicrosoftAzureBuilder::from_env().with_container_name(root)),
+        _ => built!(HttpBuilder::new().with_url(format!("{kind}://{root}/"))),
+    })
+}
+
+/// The thread of this process; another one after a fork.
+fn runtime() -> PyResult<Handle> {
+    static HELD: Mutex<Option<(u32, Handle)>> = Mutex::new(None);
+    let mut held = HELD.lock().unwrap();
+    if let Some((of, handle)) = &*held
+        && *of == process::id()
+    {
+        return Ok(handle.clone());
+    }
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("patho-fetch".to_owned()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    std::mem::forget(held.replace((process::id(), handle.clone()))); // a handle of before the fork: its thread is not here
+    Ok(handle)
+}

@@ -1,0 +1,333 @@
+//! HTTP/1.1 for `object_store`, which signs and understands: connections that are kept, bodies read into their final place.
+//!
+//! Small on purpose: one thread, no proxies, no redirects, no compression, and whatever is unusual is an error.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
+use object_store::{ClientConfigKey, ClientOptions};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+const CONNECT: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(20); // the longest wait for the next bytes
+const HEAD_BYTES: usize = 1536; // what is read before it is known where a body goes
+const MOST_HEAD_BYTES: usize = 64 << 10;
+const MOST_BODY_BYTES: usize = 1 << 30;
+const MOST_HEADERS: usize = 96;
+
+/// Makes an `Http` for each store.
+#[derive(Debug)]
+pub struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let clear = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
+        Ok(HttpClient::new(Http { clear, idle: Mutex::default() }))
+    }
+}
+
+/// The connections of one store. `clear`: whether some may be without TLS.
+#[derive(Debug)]
+struct Http {
+    clear: bool,
+    idle: Mutex<HashMap<Server, Vec<Wire>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Server {
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// An answer, and whether its connection serves again.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    kept: bool,
+}
+
+#[async_trait::async_trait]
+impl HttpService for Http {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = self.answer(&request).await.map_err(|error| HttpError::new(kind(&error), error))?;
+        let mut response = http::Response::new(Bytes::from(answer.body).into());
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        Ok(response)
+    }
+}
+
+impl Http {
+    async fn answer(&self, request: &HttpRequest) -> io::Result<Answer> {
+        let server = Server::of(request.uri(), self.clear)?;
+        let head = written(request)?;
+        let repeats = *request.method() == Method::GET || *request.method() == Method::HEAD;
+        loop {
+            let idle = self.idle.lock().unwrap().get_mut(&server).and_then(Vec::pop);
+            let was_idle = idle.is_some();
+            let mut wire = match idle {
+                Some(wire) => wire,
+                None => silent_for(CONNECT, server.connect()).await?,
+            };
+            match exchange(&mut wire, request.method(), &head).await {
+                Ok(answer) => {
+                    if answer.kept {
+                        self.idle.lock().unwrap().entry(server).or_default().push(wire);
+                    }
+                    return Ok(answer);
+                }
+                Err(Broken { before_answer: true, error }) if was_idle && repeats && error.kind() != io::ErrorKind::TimedOut => {} // closed while idle
+                Err(Broken { error, .. }) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Server {
+    fn of(uri: &Uri, clear: bool) -> io::Result<Server> {
+        let tls = uri.scheme_str() == Some("https");
+        let host = uri.host().ok_or_else(|| io::Error::other("no host"))?.trim_matches(['[', ']']).to_owned();
+        if !tls && !clear {
+            return Err(io::Error::other("not encrypted"));
+        }
+        Ok(Server { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
+    }
+
+    async fn connect(&self) -> io::Result<Wire> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        if !self.tls {
+            return Ok(Wire::Clear(stream));
+        }
+        let name = pki_types::ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        let config = TLS.as_ref().map_err(|error| io::Error::other(error.clone()))?;
+        Ok(Wire::Tls(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?)))
+    }
+}
+
+/// The machine's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+static TLS: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err("no certificates of authorities".to_owned());
+    }
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+});
+
+/// A request as it is sent, its body included.
+fn written(request: &HttpRequest) -> io::Result<Vec<u8>> {
+    let target = request.uri().path_and_query().map_or("/", |found| found.as_str());
+    let mut out = Vec::with_capacity(1024);
+    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let mut line = |name: &str, value: &[u8]| {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    };
+    if !request.headers().contains_key(header::HOST) {
+        let authority = request.uri().authority().map_or("", |found| found.as_str());
+        line("host", authority.rsplit('@').next().unwrap_or_default().as_bytes());
+    }
+    if !request.headers().contains_key(header::USER_AGENT) {
+        line("user-agent", b"pathoscale");
+    }
+    for (name, value) in request.headers() {
+        if *name != header::CONTENT_LENGTH {
+            line(name.as_str(), value.as_bytes());
+        }
+    }
+    let body = request.body().as_bytes().ok_or_else(|| io::Error::other("a body in parts"))?;
+    if !body.is_empty() || *request.method() == Method::POST || *request.method() == Method::PUT {
+        line("content-length", body.len().to_string().as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
+    Ok(out)
+}
+
+/// Why a connection did not answer, and whether it had begun to.
+struct Broken {
+    before_answer: bool,
+    error: io::Error,
+}
+
+async fn exchange(wire: &mut Wire, method: &Method, request: &[u8]) -> Result<Answer, Broken> {
+    let broken = |before_answer| move |error| Broken { before_answer, error };
+    silent_for(SILENCE, wire.write_all(request)).await.map_err(broken(true))?;
+    let mut read = Vec::with_capacity(HEAD_BYTES);
+    some(wire, &mut read).await.map_err(broken(true))?;
+    answer(wire, method, read).await.map_err(broken(false))
+}
+
+/// Read on after the first bytes of an answer.
+async fn answer(wire: &mut Wire, method: &Method, mut read: Vec<u8>) -> io::Result<Answer> {
+    let (status, mut headers, head_bytes, keeps) = loop {
+        match head(&read)? {
+            Some(found) if found.0.is_informational() => drop(read.drain(..found.2)),
+            Some(found) => break found,
+            None if read.len() > MOST_HEAD_BYTES => return Err(invalid("a head without an end")),
+            None => some(wire, &mut read).await?,
+        }
+    };
+    let rest = &read[head_bytes..];
+    let empty = *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let told = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let (body, whole) = if empty {
+        (Vec::new(), rest.is_empty())
+    } else if told(header::TRANSFER_ENCODING).is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        (chunked(wire, rest.to_vec()).await?, true)
+    } else if let Some(size) = told(header::CONTENT_LENGTH) {
+        let size = size.trim().parse().ok().filter(|&size| size <= MOST_BODY_BYTES).ok_or_else(|| invalid("content-length"))?;
+        (sized(wire, rest, size).await?, rest.len() <= size)
+    } else {
+        (to_the_end(wire, rest.to_vec()).await?, false)
+    };
+    if !empty {
+        headers.insert(header::CONTENT_LENGTH, body.len().into()); // `object_store` asks for it, however the body came
+    }
+    Ok(Answer { status, body, kept: whole && keeps, headers })
+}
+
+/// Status, headers, bytes of the head, and whether the connection stays open; None where more must be read.
+fn head(read: &[u8]) -> io::Result<Option<(StatusCode, HeaderMap, usize, bool)>> {
+    let mut space = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut parsed = httparse::Response::new(&mut space);
+    let httparse::Status::Complete(size) = parsed.parse(read).map_err(|error| invalid(&error.to_string()))? else {
+        return Ok(None);
+    };
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for found in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(found.name.as_bytes()).map_err(io::Error::other)?;
+        headers.append(name, HeaderValue::from_bytes(found.value).map_err(io::Error::other)?);
+    }
+    let closes = headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let status = StatusCode::from_u16(parsed.code.unwrap_or(0)).map_err(io::Error::other)?;
+    Ok(Some((status, headers, size, parsed.version == Some(1) && !closes)))
+}
+
+async fn sized(wire: &mut Wire, begun: &[u8], size: usize) -> io::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(size);
+    body.extend_from_slice(&begun[..begun.len().min(size)]);
+    while body.len() < size {
+        let missing = (size - body.len()) as u64;
+        let mut limited = (&mut *wire).take(missing);
+        if silent_for(SILENCE, limited.read_buf(&mut body)).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(body)
+}
+
+async fn chunked(wire: &mut Wire, mut read: Vec<u8>) -> io::Result<Vec<u8>> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let (line, size) = loop {
+            match httparse::parse_chunk_size(&read[at..]).map_err(|_| invalid("size of a chunk"))? {
+                httparse::Status::Complete((line, size)) => break (line, size as usize),
+                httparse::Status::Partial => some(wire, &mut read).await?,
+            }
+        };
+        at += line;
+        if size > MOST_BODY_BYTES - body.len() {
+            return Err(invalid("too large a body"));
+        }
+        while read.len() < at + size + 2 {
+            some(wire, &mut read).await?;
+        }
+        if &read[at + size..at + size + 2] != b"\r\n" {
+            return Err(invalid("end of a chunk")); // trailers too: nobody sends them here
+        }
+        if size == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(&read[at..at + size]);
+        read.drain(..at + size + 2);
+        at = 0;
+    }
+}
+
+async fn to_the_end(wire: &mut Wire, mut body: Vec<u8>) -> io::Result<Vec<u8>> {
+    while silent_for(SILENCE, wire.read_buf(&mut body)).await? != 0 {
+        if body.len() > MOST_BODY_BYTES {
+            return Err(invalid("too large a body"));
+        }
+    }
+    Ok(body)
+}
+
+/// Read some bytes more; the end of the stream is an error.
+async fn some(wire: &mut Wire, read: &mut Vec<u8>) -> io::Result<()> {
+    match silent_for(SILENCE, wire.read_buf(read)).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn silent_for<T>(longest: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(longest, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn kind(error: &io::Error) -> HttpErrorKind {
+    match error.kind() {
+        io::ErrorKind::TimedOut => HttpErrorKind::Timeout,
+        io::ErrorKind::InvalidData => HttpErrorKind::Decode,
+        _ => HttpErrorKind::Interrupted,
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, read: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Clear(stream) => Pin::new(stream).poll_read(context, read),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(context, read),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Clear(stream) => Pin::new(stream).poll_write(context, data),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(context, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Clear(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Clear(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

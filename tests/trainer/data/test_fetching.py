@@ -1,0 +1,335 @@
+"""Fetching by the native core: the bytes that obstore fetches, from real servers; whatever goes wrong is left to obstore."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pathlib
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from patho_api import common
+from patho_trainer.data import fetching, storage, stores, urls
+from tests.cluster import pki
+from tests.trainer import servers
+
+if not fetching.fetches():
+    pytest.skip("NOT RUN: native fetch: make native builds it", allow_module_level=True)
+
+DATA = bytes(range(256)) * 400
+STARTS, SIZES = [0, 100, 250, 90_000, 70_000], [100, 50, 5_000, 1_000, 0]
+EXPECTED = [DATA[start : start + size] for start, size in zip(STARTS, SIZES, strict=True)]
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def read(bucket, url, starts=STARTS, sizes=SIZES):
+    info, found = asyncio.run(bucket.read_checked_async(url, starts, sizes))
+    return info, [bytes(buffer) for buffer in found]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """obstore fetches no range: what comes back is the core's."""
+
+    async def refuse(self, wanted):
+        raise AssertionError(f"left to obstore: {wanted}")
+
+    monkeypatch.setattr(storage.Bucket, "_checked", refuse)
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs", "az"])
+def test_the_core_fetches_from_every_cloud_and_tells_the_same_of_the_object(kind, request, alone):
+    store = request.getfixturevalue(kind)
+    bucket = store.bucket()
+    bucket.write(store.url + "a/b c+d.bin", DATA)
+    info, found = read(bucket, store.url + "a/b c+d.bin")
+    assert found == EXPECTED
+    assert info == bucket.head(store.url + "a/b c+d.bin")
+
+
+def test_the_core_fetches_from_a_web_server_and_counts_requests_and_bytes(web, alone):
+    (web.folder / "a b").write_bytes(DATA)
+    bucket = storage.Bucket()
+    assert read(bucket, web.url + "a b")[1] == EXPECTED
+    assert bucket.requests == {("http", "ok"): 3}
+    assert bucket.received == {"http": sum(SIZES)}
+    assert web.requests == {("GET", "a b"): 3}
+
+
+@pytest.mark.parametrize("fault", [503, 429, 403, "reset", "short"])
+def test_what_goes_wrong_with_one_range_is_asked_for_once_more_and_counted(web, fault):
+    (web.folder / "x").write_bytes(DATA)
+    bucket = storage.Bucket()
+    web.chaos = lambda number: fault if number == 1 else None
+    assert read(bucket, web.url + "x")[1] == EXPECTED
+    assert web.requests["GET", "x"] == 4
+    assert bucket.requests == {("http", "ok"): 3, ("http", "retried"): 1}
+
+
+def test_ranges_of_two_states_of_an_object_are_none(web):
+    (web.folder / "x").write_bytes(DATA)
+
+    def replace(number):
+        if number == 2:
+            (web.folder / "new").write_bytes(DATA[::-1])
+            (web.folder / "new").rename(web.folder / "x")
+
+    web.chaos = replace
+    bucket = storage.Bucket()
+    info, found = read(bucket, web.url + "x")
+    assert found == [DATA[::-1][start : start + size] for start, size in zip(STARTS, SIZES, strict=True)]
+    assert info == bucket.head(web.url + "x")
+
+
+def test_renewed_credentials_reach_the_core(web, tmp_path):
+    (web.folder / "bucket").mkdir()
+    (web.folder / "bucket" / "x").write_bytes(DATA)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "secret_access_key").write_text("s")
+    (secret / "access_key_id").write_text("first")
+    bucket = storage.Bucket(common.Storage(endpoint=web.url, secret_name="key"), str(secret))
+
+    async def story():
+        requests = []
+        for key in ("first", "second", "second"):
+            web.access_key = key
+            (secret / "access_key_id").write_text(key)
+            before = web.requests["GET", "bucket/x"]
+            await bucket.read_checked_async("s3://bucket/x", [5], [10])
+            requests.append(web.requests["GET", "bucket/x"] - before)
+        return requests
+
+    assert asyncio.run(story()) == [1, 3, 1]  # refused to the core and to obstore, then answered to obstore; then to the core
+
+
+def test_the_core_keeps_to_the_rate_of_requests(web):
+    (web.folder / "x").write_bytes(DATA)
+    started = time.monotonic()
+    bucket = storage.Bucket(common.Storage(options={"requests_per_second": "20"}))
+    for _ in range(3):
+        read(bucket, web.url + "x")
+    assert time.monotonic() - started >= 6 / 20
+
+
+def test_where_nothing_comes_by_the_core_it_is_not_asked_for_a_while(web):
+    bucket = storage.Bucket()
+
+    async def story():
+        for _ in range(fetching.PATIENCE + 3):
+            with pytest.raises(storage.NotFound):
+                await bucket.read_checked_async(web.url + "nowhere", [0], [10])
+
+    asyncio.run(story())
+    assert web.requests["GET", "nowhere"] == 2 * fetching.PATIENCE + 3
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "environment"),
+    [
+        ("/a/b", {}, {}),
+        ("memory://a/b", {}, {}),
+        ("s3://a/b", {"options": {"transport": "fsspec"}}, {}),
+        ("s3://a/b", {"anonymous": True}, {"https_proxy": "http://proxy:3128"}),
+        ("http://a.b/c", {}, {"http_proxy": "http://proxy:3128", "no_proxy": "a.c"}),
+    ],
+)
+def test_some_places_are_not_for_the_core(url, settings, environment, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert stores.core_arguments(urls.parse(url), common.Storage(**settings), None, {}) is None
+
+
+def test_a_host_without_a_proxy_is_for_the_core(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,a.b")
+    assert stores.core_arguments(urls.parse("http://a.b/c"), common.Storage(), None, {}) == ("http", "a.b", {}, True)
+
+
+HEAD = b'Content-Range: bytes 5-8/99\r\nETag: "1"\r\nLast-Modified: Wed, 25 Nov 2026 01:00:00 GMT\r\n'
+
+
+@pytest.mark.parametrize(
+    ("answer", "served"),
+    [
+        (b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbody", True),
+        (b"HTTP/1.0 206 OK\r\n" + HEAD + b"\r\nbody", True),
+        (b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n3\r\nbod\r\n1;x=y\r\ny\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbody", True),
+        (b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbod", False),
+        (b"HTTP/1.1 206 OK\r\n" + HEAD + b"\r\nbod", False),
+        (b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n3\r\nbod\r\n", False),
+        (b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\nffffffffffffffff\r\nbod\r\n", False),
+        (b"HTTP/1.1 206 OK\r\nContent-Length: 99999999999999999999\r\n" + HEAD + b"\r\nbody", False),
+        (b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD.replace(b"5-8", b"6-9") + b"\r\nbody", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", False),
+        (b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 206 OK\r\nX: " + b"x" * 100_000, False),
+        (b"\x00\xff garbage\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_every_way_to_send_a_body_is_understood_and_everything_else_is_no_answer(answer, served):
+    with speaker(answer) as server:
+        assert ask(server.url)[1] == ([b"body"] if served else [None])
+
+
+def test_a_connection_that_was_closed_while_idle_is_replaced():
+    answer = b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbody"  # and then closes, without having said so
+    with speaker(answer) as server:
+
+        async def story():
+            fetcher = core_fetcher(server.url)
+            return [(await fetcher.fetch("x", [SPAN])).spans[0] for _ in range(4)]
+
+        assert asyncio.run(story()) == [b"body"] * 4
+
+
+SPAN = storage.ranges.Stretch(slice(0, 1), 5, 9)
+
+
+def core_fetcher(url):
+    root = url.split("//")[1].rstrip("/")
+    return fetching.Fetcher(fetching.core.Fetcher("http", root, {}, True), asyncio.get_running_loop())
+
+
+def ask(url):
+    async def story():
+        return await core_fetcher(url).fetch("x", [SPAN])
+
+    meta, spans = asyncio.run(story())
+    return meta, [span and bytes(span) for span in spans]
+
+
+@dataclasses.dataclass
+class Speaker:
+    """What a server was asked, how many connections it has, and how many of them their clients have closed."""
+
+    url: str
+    asked: threading.Semaphore
+    closed: threading.Semaphore
+
+
+@contextlib.contextmanager
+def speaker(answer: bytes | None):
+    """A server that says the same to every first request of a connection and hangs up; None: says nothing until its client does."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    told = Speaker(f"http://127.0.0.1:{listener.getsockname()[1]}/", threading.Semaphore(0), threading.Semaphore(0))
+
+    def talk(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            told.asked.release()
+            if answer is None:
+                connection.recv(4096)
+                told.closed.release()
+            else:
+                connection.sendall(answer)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=[listener.accept()[0]], daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def test_a_task_that_is_cancelled_closes_its_connections_at_once():
+    with speaker(None) as server:
+
+        async def story():
+            bucket = storage.Bucket()
+            task = asyncio.create_task(bucket.read_checked_async(server.url + "x", STARTS, SIZES))
+            await asyncio.to_thread(server.asked.acquire)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert await asyncio.to_thread(server.closed.acquire, timeout=5)
+
+        asyncio.run(story())
+
+
+STORY = """
+import asyncio, os, sys, threading
+from patho_api import common
+from patho_trainer.data import fetching, storage
+url, what = sys.argv[1:]
+bucket = storage.Bucket(common.Storage(endpoint=os.environ.get("ENDPOINT", ""), anonymous=True))
+read = lambda: bytes(asyncio.run(bucket.read_checked_async(url, [5], [4]))[1][0])
+alone = lambda *_: sys.exit("left to obstore")
+storage.Bucket._checked = alone
+if what == "leaves":
+    threading.Thread(target=read, daemon=True).start()
+    sys.stdin.readline()
+elif what == "forks":
+    print(read())
+    child = os.fork()
+    if child == 0:
+        print(read(), flush=True)
+        os._exit(0)
+    sys.exit(os.waitpid(child, 0)[1] or print(read()))
+else:
+    print(read())
+"""
+
+
+def begin(url, what, **environment):
+    command = [sys.executable, "-c", STORY, url, what]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, env=os.environ | environment, cwd=ROOT, text=True, **pipes)
+
+
+def tell(url, what, **environment):
+    """Output and errors of a story."""
+    return begin(url, what, **environment).communicate(timeout=60)
+
+
+def test_a_program_ends_while_requests_are_on_their_way():
+    with speaker(None) as server:
+        process = begin(server.url + "x", "leaves")
+        server.asked.acquire()
+        assert process.communicate("\n", timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+def test_a_fork_fetches_too_and_its_parent_goes_on(web):
+    (web.folder / "x").write_bytes(DATA)
+    out, err = tell(web.url + "x", "forks")
+    assert out.splitlines() == [str(DATA[5:9])] * 3, err
+
+
+@pytest.fixture
+def secure(tmp_path):
+    """An S3 server by TLS, and the file of its authority."""
+    authority = pki.authority(tmp_path / "pki")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.server("server", "server", ["127.0.0.1", "localhost"]))
+    folder = tmp_path / "web"
+    (folder / "bucket").mkdir(parents=True)
+    (folder / "bucket" / "x").write_bytes(DATA)
+    with servers.WebServer(folder, context) as web:
+        yield web.url, str(authority.file)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", ""])
+def test_an_authority_of_ones_own_is_trusted_where_ssl_cert_file_names_it(secure, url):
+    server, authority = secure
+    asked = {"ENDPOINT": server} if url else {}
+    out, err = tell(url or f"{server}bucket/x", "reads", SSL_CERT_FILE=authority, SSL_CERT_DIR="", **asked)
+    assert out.splitlines() == [str(DATA[5:9])], err
+
+
+def test_a_server_that_nobody_vouches_for_is_not_trusted(secure):
+    assert "left to obstore" in tell(f"{secure[0]}bucket/x", "reads")[1]
