@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::{process, thread};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -25,6 +25,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::task::AbortHandle;
 
 use crate::http::Connector;
+
+const AT_ONCE: usize = 10; // requests of a column in flight, as in `object_store`: servers accept only so many connections in a burst
 
 /// What a range's answer says of its object: size in bytes, entity tag, time of the last change (seconds since 1970).
 type Facts = (u64, Option<String>, i64);
@@ -126,8 +128,8 @@ impl Fetcher {
         let mut held = self.running.lock().unwrap(); // until the handle is in, lest the column be complete before
         let task = runtime()?.spawn(async move {
             if let Ok(path) = Path::parse(path) {
-                let found = join_all(starts.iter().zip(&sizes).map(|(&start, &size)| range(&*store, &path, start, size))).await;
-                promise.keep(column(token, found));
+                let ranges: Vec<_> = starts.into_iter().zip(sizes).map(|(start, size)| range(&*store, &path, start, size)).collect();
+                promise.keep(column(token, stream::iter(ranges).buffered(AT_ONCE).collect().await));
             }
         });
         held.insert(token, task.abort_handle());

@@ -4,17 +4,19 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
 use object_store::{ClientConfigKey, ClientOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -32,7 +34,7 @@ pub struct Connector;
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let clear = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
-        Ok(HttpClient::new(Http { clear, idle: Mutex::default() }))
+        Ok(HttpClient::new(Http { clear, idle: Mutex::default(), freed: Notify::new() }))
     }
 }
 
@@ -41,6 +43,7 @@ impl HttpConnector for Connector {
 struct Http {
     clear: bool,
     idle: Mutex<HashMap<Server, Vec<Wire>>>,
+    freed: Notify,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,21 +84,32 @@ impl Http {
         let head = written(request)?;
         let repeats = *request.method() == Method::GET || *request.method() == Method::HEAD;
         loop {
-            let idle = self.idle.lock().unwrap().get_mut(&server).and_then(Vec::pop);
-            let was_idle = idle.is_some();
-            let mut wire = match idle {
-                Some(wire) => wire,
-                None => silent_for(CONNECT, server.connect()).await?,
-            };
+            let (mut wire, was_idle) = self.wire(&server).await?;
             match exchange(&mut wire, request.method(), &head).await {
                 Ok(answer) => {
                     if answer.kept {
                         self.idle.lock().unwrap().entry(server).or_default().push(wire);
+                        self.freed.notify_one();
                     }
                     return Ok(answer);
                 }
                 Err(Broken { before_answer: true, error }) if was_idle && repeats && error.kind() != io::ErrorKind::TimedOut => {} // closed while idle
                 Err(Broken { error, .. }) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Http {
+    /// A connection, and whether it was idle: the first that becomes free or is made.
+    async fn wire(&self, server: &Server) -> io::Result<(Wire, bool)> {
+        let mut made = pin!(silent_for(CONNECT, server.connect()));
+        loop {
+            if let Some(wire) = self.idle.lock().unwrap().get_mut(server).and_then(Vec::pop) {
+                return Ok((wire, true));
+            }
+            if let Either::Left((wire, _)) = select(made.as_mut(), pin!(self.freed.notified())).await {
+                return Ok((wire?, false));
             }
         }
     }
