@@ -26,7 +26,7 @@ def name() -> str:
 
 def fetches() -> bool:
     """Whether there is a core that can."""
-    return hasattr(core, "Fetcher")
+    return core is not None
 
 
 class Answer(NamedTuple):
