@@ -2,20 +2,23 @@
 
 import asyncio
 import dataclasses
+import importlib
 import importlib.metadata
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, cast
 
 import kopf
 
-from patho_operator import client, errors, handlers, health, leader, manifests, metrics, progress, relist, settings, worker
+from patho_operator import client, errors, handlers, health, leader, manifests, metrics, progress, relist, settings, watch, worker
 from patho_operator.cluster import Cluster
 from patho_operator.handlers import Indexes
+from patho_operator.observed import Job, Pod
 from patho_operator.progress import Board, Target
 from patho_operator.queue import Queue
+from patho_operator.shelf import Shelf
 
 log = logging.getLogger("patho_operator")
 
@@ -82,8 +85,11 @@ async def main(known: settings.Settings) -> None:
 async def _lead(process: Process) -> None:
     """Act until SIGTERM. Raises LeadershipLost, and whatever else ends a part that must not end."""
     known, queue = process.settings, process.queue
-    indexes, board, suspect, cluster = Indexes(), Board(), set[Any](), Cluster(process.api, process.elector.fence)
-    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    jobs, pods = Shelf[Job](), Shelf[Pod]()
+    indexes, board, suspect, cluster = Indexes(jobs=jobs, pods=pods), Board(), set[Any](), Cluster(process.api, process.elector.fence)
+    loop, started = asyncio.get_running_loop(), asyncio.Event()
+    watches = watch.both(process.api, known.namespaces, jobs, pods, queue.add)
+    ready = (started, *(each.listed for each in watches))
 
     def listed() -> None:
         process.pulse.listed = loop.time()
@@ -96,11 +102,12 @@ async def _lead(process: Process) -> None:
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
     parts: dict[str, Part] = {
         "lease": process.elector.keep(),
-        "kopf": _watch(process, indexes, ready),
+        "kopf": _resources(process, indexes, started),
+        **{f"{each.kind}s {each.namespace}": each.run() for each in watches},
         "queue": _after(ready, queue.run(turn, known.workers)),
         "lists": _after(ready, lists.run(known.relist_seconds)),
         "progress": _after(ready, asking),
-        "signals": _after(ready, _take_signals_back(process)),
+        "signals": _after((started,), _take_signals_back(process)),
     }
     await _until_stop(process, parts)
 
@@ -123,8 +130,8 @@ async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool
         raise RuntimeError(f"{', '.join(t.get_name() for t in done)} ended by itself")
 
 
-async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> None:
-    """kopf, embedded; it sets `ready` when it has started, and ends by itself only on a signal."""
+async def _resources(process: Process, indexes: Indexes, started: asyncio.Event) -> None:
+    """kopf, embedded; it sets `started` when it has started, and ends by itself only on a signal."""
     namespaces = process.settings.namespaces
     with handlers.noticing_lists(indexes):
         await kopf.operator(
@@ -133,7 +140,7 @@ async def _watch(process: Process, indexes: Indexes, ready: asyncio.Event) -> No
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
-            ready_flag=ready,
+            ready_flag=started,
         )
     process.stop.set()
 
@@ -144,8 +151,9 @@ async def _take_signals_back(process: Process) -> None:
     await process.stop.wait()
 
 
-async def _after(ready: asyncio.Event, part: Part) -> None:
-    await ready.wait()
+async def _after(ready: Iterable[asyncio.Event], part: Part) -> None:
+    for event in ready:
+        await event.wait()
     await part
 
 
@@ -163,9 +171,18 @@ def run() -> None:
     for chatty, level in (("kopf", logging.WARNING), ("kubernetes", logging.INFO)):  # the client logs whole bodies
         logging.getLogger(chatty).setLevel(level)
     try:
-        asyncio.run(_main_or_exit(known))
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(_main_or_exit(known))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed (there is none for Windows)."""
+    try:
+        return cast("asyncio.AbstractEventLoop", importlib.import_module("uvloop").new_event_loop())
+    except ImportError:
+        return asyncio.new_event_loop()
 
 
 async def _main_or_exit(known: settings.Settings) -> None:

@@ -1,18 +1,24 @@
 """Raw JSON to and from the API server, over the official asynchronous client: its connection, its credentials, none of its models."""
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
+import pydantic_core
 from kubernetes.aio import client, config
 from kubernetes.aio.client import exceptions
 
 from patho_operator import clock, errors
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 30.0
-CONNECTIONS = 64
+HTTP_OK = 200
+NO_LIMIT = 0  # of connections: workers bound the requests, and each watch keeps one open
+AGENT, WATCHER = "patho-operator", "patho-operator-watch"
 BUFFER_BYTES = 2**21  # a list of a gang's pods is read in few pieces; as in the client's own session
 IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 Json = dict[str, Any]
@@ -23,7 +29,7 @@ class Client:
     """One connection pool to one API server."""
 
     def __init__(self, configuration: client.Configuration, count: Count) -> None:
-        configuration.connection_pool_maxsize = CONNECTIONS
+        configuration.connection_pool_maxsize = NO_LIMIT
         self._api = client.ApiClient(configuration)
         self._api.rest_client.pool_manager = _without_netrc(self._api.rest_client.pool_manager)
         self._host = configuration.host
@@ -39,10 +45,10 @@ class Client:
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        agent: str = AGENT,
     ) -> Json:
         """The decoded answer. Raises ApiError or one of its kinds."""
-        headers = {"Content-Type": content_type, "Accept": accept, "User-Agent": "patho-operator"}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        headers = await self._headers(agent) | {"Content-Type": content_type, "Accept": accept}
         sent = self.clock.machine()
         try:
             answer = await self._api.rest_client.request(
@@ -61,8 +67,34 @@ class Client:
             raise errors.ApiError(0, type(error).__name__, str(error) or "no answer") from error
         self._count(verb, answer.status)
         self.clock.heard(answer.getheader("Date", ""), sent)
-        found: Json = json.loads(answer.data)
+        found: Json = pydantic_core.from_json(answer.data, cache_strings="keys")
         return found
+
+    async def events(self, path: str, query: Mapping[str, str], seconds: float) -> AsyncIterator[Json]:
+        """Events of a watch until it ends: by the server, by its connection, or after `seconds`. Raises ApiError where it is refused."""
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=TIMEOUT_SECONDS)
+        try:
+            answer = await self._api.rest_client.request(
+                "GET",
+                self._host + path,
+                query_params=list(query.items()),
+                headers=await self._headers(WATCHER),
+                _preload_content=False,
+                _request_timeout=timeout,
+            )
+            self._count("GET", answer.status)
+            async with answer:
+                if answer.status != HTTP_OK:
+                    raise _from_body(answer.status, answer.reason, await answer.read(), answer.headers.get("Retry-After", ""))
+                async for line in _lines(answer.content):
+                    yield pydantic_core.from_json(line, cache_strings="keys")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.info("watch of %s: %s", path, str(error) or type(error).__name__)
+
+    async def _headers(self, agent: str) -> dict[str, str]:
+        headers = {"User-Agent": agent}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        return headers
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -86,11 +118,24 @@ def _without_netrc(pool: aiohttp.ClientSession) -> aiohttp.ClientSession:
     return session
 
 
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines; what was not finished when the stream ended is none."""
+    rest = b""
+    async for piece in content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+
+
 def _translated(error: exceptions.ApiException) -> errors.ApiError:
+    return _from_body(error.status, error.reason, error.body, (error.headers or {}).get("Retry-After", ""))
+
+
+def _from_body(status: int, reason: str | None, body: str | bytes | None, after: str) -> errors.ApiError:
+    """The error that a Kubernetes Status tells of, or whatever else a server answered."""
     try:
-        status = json.loads(error.body)
-    except (TypeError, ValueError):
-        status = {}
-    after = (error.headers or {}).get("Retry-After", "")
-    message = status.get("message") or str(error.reason or "")
-    return errors.from_response(error.status, status.get("reason", ""), message, float(after) if after.isdigit() else None)
+        told = json.loads(body or "")
+    except ValueError:
+        told = {}
+    message = told.get("message") or str(reason or "")
+    return errors.from_response(status, told.get("reason", ""), message, float(after) if after.isdigit() else None)

@@ -1,4 +1,4 @@
-"""kopf at the rim: its events become keys in the queue, its indexes become what a decision looks at. Nothing is decided here.
+"""kopf at the rim: events of resources become keys in the queue, its indexes become what a decision looks at. Nothing is decided here.
 
 Only `on.event` and `index` are used: kopf's other handlers put finalizers and annotations on users' objects.
 """
@@ -16,24 +16,19 @@ import kopf
 from kopf._cogs.clients import fetching
 
 from patho_api import names
-from patho_operator import models, observed, stateless
+from patho_operator import cluster, models, observed, stateless, watch
 from patho_operator.observed import Job, Key, Observed, Pod
 from patho_operator.queue import Queue
 
 Json = Mapping[str, Any]
-SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_RUN}"
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
-# A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
-WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600, 660
-PAGE = 500
-COALESCE_SECONDS = 0.2  # the news of a Job and its pods come in bursts: made, placed, started
-JOBS, PODS = ("batch", "v1", "jobs"), ("", "v1", "pods")
 KEPT_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")
 
 
 @dataclasses.dataclass
 class Indexes:
-    """kopf's indexes of small values. They are hints: an object deleted while a watch was down stays until the next complete list."""
+    """Small values of what was seen: resources by kopf, children by `watch`. They are hints: a resource deleted while its watch was
+    down stays until the next complete list."""
 
     resources: Mapping[Key, Collection[str]] = dataclasses.field(default_factory=dict)  # JSON text: a third of the size of its dict
     jobs: Mapping[Key, Collection[Job]] = dataclasses.field(default_factory=dict)
@@ -112,16 +107,11 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
     """kopf's handlers, which feed the queue and fill the indexes."""
     registry = kopf.OperatorRegistry()
 
-    async def remember(resources: Any, jobs: Any, pods: Any, evals: Any, **_: Any) -> None:
-        indexes.resources, indexes.jobs, indexes.pods, indexes.evals = resources, jobs, pods, evals
+    async def remember(resources: Any, evals: Any, **_: Any) -> None:
+        indexes.resources, indexes.evals = resources, evals
 
     async def on_resource(body: Any, **_: Any) -> None:
         resource_changed(queue, indexes, body)
-
-    async def child_changed(body: Any, **_: Any) -> None:
-        key = _run_key(body)
-        if key.kind in names.PLURALS:  # anybody may put our labels on a pod: here, in `hosts` and in complete lists
-            queue.add(key, COALESCE_SECONDS)
 
     kopf.on.login(registry=registry)(login)
     kopf.on.startup(registry=registry)(remember)
@@ -129,9 +119,6 @@ def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
         kopf.index(names.GROUP, names.VERSION, plural, id="resources", registry=registry)(_index_resource)
         kopf.on.event(names.GROUP, names.VERSION, plural, registry=registry)(on_resource)
     kopf.index(names.GROUP, names.VERSION, names.PLURALS[names.EVAL], id="evals", registry=registry)(_index_eval)
-    for resource, name, function in ((JOBS, "jobs", _index_job), (PODS, "pods", _index_pod)):
-        kopf.index(*resource, id=name, registry=registry)(function)
-        kopf.on.event(*resource, registry=registry)(child_changed)
     return registry
 
 
@@ -174,26 +161,16 @@ async def _index_eval(body: Any, **_: Any) -> dict[Key, Key]:
     return {Key(names.PRETRAIN, key.namespace, wanted): key} if wanted else {}
 
 
-async def _index_job(body: Any, **_: Any) -> dict[Key, Job]:
-    return {_run_key(body): observed.job(body)}
-
-
-async def _index_pod(body: Any, **_: Any) -> dict[Key, Pod]:
-    return {_run_key(body): observed.pod(body)}
-
-
 def settings() -> kopf.OperatorSettings:
-    """kopf's settings: only our own children are watched, nothing is posted, the cluster's definitions are not scanned."""
+    """kopf's settings: nothing is posted, the cluster's definitions are not scanned."""
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.scanning.disabled = True
     found.persistence.diffbase_storage = stateless.NoDiffBase()
     found.persistence.progress_storage = stateless.NoProgress()
-    found.watching.server_timeout = WATCH_SECONDS
-    found.watching.client_timeout = WATCH_CONNECTION_SECONDS
-    found.watching.chunk_size = PAGE
-    found.watching.label_selectors[JOBS] = SELECTOR
-    found.watching.label_selectors[PODS] = SELECTOR
+    found.watching.server_timeout = watch.WATCH_SECONDS
+    found.watching.client_timeout = watch.WATCH_CONNECTION_SECONDS
+    found.watching.chunk_size = cluster.PAGE
     return found
 
 
@@ -223,12 +200,6 @@ def _run_of_evaluation(body: Json) -> list[Key]:
     """The PathoPretrain whose spec.evaluations made a PathoEval: its scores are news there."""
     owners = body["metadata"].get("ownerReferences") or []
     return [Key(names.PRETRAIN, body["metadata"]["namespace"], owner["name"]) for owner in owners if owner["kind"] == names.PRETRAIN]
-
-
-def _run_key(body: Json) -> Key:
-    """The resource that a Job or pod belongs to."""
-    labels = body["metadata"].get("labels") or {}
-    return Key(labels.get(names.LABEL_KIND, ""), body["metadata"]["namespace"], labels.get(names.LABEL_RUN, ""))
 
 
 def _values(index: Mapping[Key, Collection[Any]], key: Key) -> list[Any]:

@@ -40,7 +40,7 @@ class Pod:
     index: int
     phase: str
     created: Time
-    version: int = 0  # of the object, as the API server counts changes
+    version: int = dataclasses.field(default=0, compare=False)  # of the object, as the API server counts changes: nothing is decided by it
     run_uid: str = ""  # of the resource it was made for
     started: Time | None = None  # its trainer container
     finished: Time | None = None
@@ -91,7 +91,7 @@ class Job:
     attempt: int
     created: Time
     started: Time | None = None  # when it was admitted last
-    version: int = 0
+    version: int = dataclasses.field(default=0, compare=False)
     owner_uid: str = ""
     deleting: bool = False
     suspended: bool = False
@@ -162,6 +162,12 @@ class Observed:
     def host(self) -> Pod | None:
         """The pod of index 0 that runs in the newest attempt: rank 0 speaks from there."""
         return max((p for p in self.pods if p.index == 0 and p.running), key=lambda p: (p.created, p.attempt), default=None)
+
+
+def run_key(metadata: Json) -> Key:
+    """The resource that a Job or pod belongs to, from its metadata. Anybody may write a label: its kind may be none of ours."""
+    labels = metadata.get("labels") or {}
+    return Key(labels.get(names.LABEL_KIND, ""), metadata["namespace"], labels.get(names.LABEL_RUN, ""))
 
 
 def job(body: Json) -> Job:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patho_api import names
-from patho_operator import errors, handlers, manifests
+from patho_operator import errors, manifests, watch
 from patho_operator.cluster import Cluster, Json
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ Peers = Sequence[Mapping[str, Any]]
 async def refresh(cluster: Cluster, namespaces: Sequence[str], metrics_from: Peers) -> None:
     """One list, and a write for each policy that differs. Raises ApiError."""
     for namespace in namespaces or ("",):
-        for policy in await cluster.objects("NetworkPolicy", namespace, handlers.SELECTOR):
+        for policy in await cluster.objects("NetworkPolicy", namespace, watch.SELECTOR):
             if change := amendment(policy, metrics_from):
                 await _amend(cluster, policy, change)
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from patho_api import names
-from patho_operator import errors, handlers, policies
+from patho_operator import errors, observed, policies, watch
 from patho_operator.cluster import Cluster, Json
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
@@ -74,7 +74,7 @@ class Relist:
         self.listed()
 
     async def _list(self, kind: str) -> dict[str, Json]:
-        selector = "" if kind in names.PLURALS else handlers.SELECTOR
+        selector = "" if kind in names.PLURALS else watch.SELECTOR
         found: dict[str, Json] = {}
         for namespace in self.namespaces or ("",):
             found |= await self.cluster.uids(kind, namespace, selector)
@@ -89,5 +89,4 @@ def _key(kind: str, metadata: Json) -> Key:
     """The resource that an object belongs to, or is."""
     if kind in names.PLURALS:
         return Key(kind, metadata["namespace"], metadata["name"])
-    labels = metadata.get("labels") or {}
-    return Key(labels.get(names.LABEL_KIND, ""), metadata["namespace"], labels.get(names.LABEL_RUN, ""))
+    return observed.run_key(metadata)
