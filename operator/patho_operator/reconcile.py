@@ -15,6 +15,7 @@ from patho_operator.subject import Status, Subject
 SETTLING_SECONDS = 5.0  # between looks at something that is on its way
 REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
 FIRST_STATUS_SECONDS = 3.0  # most runs run by then: one status says it all, and each costs the API server more than a pod
+WORDS_SECONDS = 5.0  # between writes that change words alone: a large gang has others each time one of its pods comes or goes
 WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
 Peers = Sequence[Mapping[str, Any]] | None
 
@@ -27,9 +28,10 @@ def reconcile(
     image: str,
     metrics_from: Peers = None,
     patience_seconds: float = FIRST_STATUS_SECONDS,
+    silence_seconds: float = WORDS_SECONDS,
 ) -> Plan:
     """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings; the first
-    status of a run that starts without trouble waits for `patience_seconds`."""
+    status of a run that starts without trouble waits for `patience_seconds`; `silence_seconds` have passed since the last write of one."""
     s = Situation(subject, observed, now)
     if subject.deleting:
         return Plan(burials=_burials(s))
@@ -37,7 +39,7 @@ def reconcile(
         return _after_the_end(s)
     step = _unless_refused(decide(s), observed)
     scoring = evaluations.look(s, status.render(s, step))
-    wait_seconds = _first_status_waits(s, scoring.status, patience_seconds)
+    wait_seconds = _first_status_waits(s, scoring.status, patience_seconds) or _words_wait(s, scoring.status, silence_seconds)
     patch = None if wait_seconds > 0 else status.difference(subject.raw_status, scoring.status)
     return Plan(
         deletes=(*_deletes(s, step), *scoring.deletes),
@@ -48,7 +50,9 @@ def reconcile(
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
         events=(*_events(s, step), *scoring.events) if patch else (),
-        requeue_seconds=min(wait_seconds, FIRST_STATUS_SECONDS) if wait_seconds > 0 else _requeue(s, step),
+        requeue_seconds=min(wait_seconds, FIRST_STATUS_SECONDS, _requeue(s, step) or wait_seconds)
+        if wait_seconds > 0
+        else _requeue(s, step),
     )
 
 
@@ -151,6 +155,12 @@ def _first_status_waits(s: Situation, new: Status, patience_seconds: float) -> f
     if s.subject.raw_status or (new.phase, running) != ("Starting", "Starting"):
         return 0.0
     return max(0.0, patience_seconds - (times.seconds_between(s.job.created, s.now) if s.job else 0.0))
+
+
+def _words_wait(s: Situation, new: Status, silence_seconds: float) -> float:
+    """Seconds that a status which says the same in other words may still wait."""
+    old, left = s.subject.status, WORDS_SECONDS - silence_seconds
+    return left if left > 0 and new != old and status.only_words(old, new) else 0.0
 
 
 def _after_the_end(s: Situation) -> Plan:

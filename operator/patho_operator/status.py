@@ -44,6 +44,16 @@ def difference(raw: Mapping[str, Any], new: Status) -> dict[str, Any] | None:
     return patch or None
 
 
+def only_words(old: Status, new: Status) -> bool:
+    """Whether they differ in nothing but messages, and in what grows all the time."""
+    return _mute(old) == _mute(new)
+
+
+def _mute(found: Status) -> Status:
+    silent = [condition.model_copy(update={"message": ""}) for condition in found.conditions]
+    return found.model_copy(update={"conditions": silent, "accelerator_seconds": 0.0})
+
+
 def latest_checkpoint(old: Status) -> CheckpointRef | None:
     """The newest complete checkpoint that status knows."""
     found = old.checkpoint if isinstance(old, PretrainStatus) else None

@@ -41,6 +41,7 @@ class Worker:
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
     starting: dict[Key, str] = dataclasses.field(default_factory=dict)  # uids of runs whose Job was made, and whose first status waits
+    spoke: dict[Key, float] = dataclasses.field(default_factory=dict)  # when each status was written last, by the monotonic clock
     started: float = float("-inf")  # when one of them was seen to run last, by the monotonic clock
 
     async def __call__(self, key: Key) -> float | None:
@@ -87,10 +88,16 @@ class Worker:
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        moving = time.monotonic() - self.started < FIRST_STATUS_SECONDS
-        patience = MOST_PATIENCE_SECONDS if moving else FIRST_STATUS_SECONDS
-        now, policy = self.cluster.now(), self.metrics_from
-        plan = reconcile(found, observed, now, image=self.image, metrics_from=policy, patience_seconds=patience)
+        moment = time.monotonic()
+        plan = reconcile(
+            found,
+            observed,
+            self.cluster.now(),
+            image=self.image,
+            metrics_from=self.metrics_from,
+            patience_seconds=MOST_PATIENCE_SECONDS if moment - self.started < FIRST_STATUS_SECONDS else FIRST_STATUS_SECONDS,
+            silence_seconds=moment - self.spoke.get(found.key, float("-inf")),
+        )
         return View(found, observed, plan, live)
 
     async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
@@ -126,7 +133,7 @@ class Worker:
     def _note(self, key: Key, view: View, written: Json) -> subject.Status:
         """Remember what was written until the index has it, and count what is new; returns the new status."""
         before = view.subject
-        self.indexes.written[key] = written
+        self.indexes.written[key], self.spoke[key] = written, time.monotonic()
         if view.plan.settled:
             self.indexes.settled[key] = int(written["metadata"]["resourceVersion"])
         old, new = before.status, subject.status_of(written)
@@ -142,6 +149,7 @@ class Worker:
         """The resource is gone; its children follow by their owner references."""
         self.suspect.discard(key)
         self.starting.pop(key, None)
+        self.spoke.pop(key, None)
         self.board.forget(key)
         self.indexes.written.pop(key, None)
         self.indexes.settled.pop(key, None)

@@ -12,6 +12,7 @@ from patho_api import names, report
 from patho_operator import manifests
 from tests.bench import scale
 from tests.bench.scale import Bench, Client, Manifest
+from tests.cluster import release
 
 LOOPBACK = "127.99.0.1"  # where rank 0 of a fake gang answers
 FAILED = {"status": {"phase": "Failed"}}
@@ -31,14 +32,14 @@ async def stalled(bench: Bench, body: Manifest, pods: int) -> str:
             await _move(client, await _rank0(client))
             await asyncio.wait_for(asked.wait(), 120)
             due = time.monotonic() + body["spec"]["runPolicy"]["stallTimeoutSeconds"]
-            cpu = bench.cpu_seconds()
+            cpu, offset = bench.cpu_seconds(), bench.audit.stat().st_size
             course = asyncio.create_task(_course(client))
             await client.running(pods, without=first | second)
             again = time.monotonic()
-            used = _used(bench, cpu)
+            used, writes = _used(bench, cpu), _ours(bench, offset)
     acts = ", ".join(f"{what} after {when - due:.1f} s" for what, when in (await course).items())
     begun = f"all run after {started:.1f} s, a failed pod replaced after {replaced:.1f} s"
-    return f"{begun}; from the stall's time-out: {acts}, all run after {again - due:.1f} s; CPU {used}"
+    return f"{begun}; from the stall's time-out: {acts}, all run after {again - due:.1f} s; CPU {used}; the operator wrote {writes}"
 
 
 async def failed(bench: Bench, body: Manifest, pods: int) -> str:
@@ -50,6 +51,11 @@ async def failed(bench: Bench, body: Manifest, pods: int) -> str:
         await client.running(pods, without=first)
         seconds = time.monotonic() - begin
         return f"all run after {started:.1f} s, after a pod failed all of the next run after {seconds:.1f} s; CPU {_used(bench, cpu)}"
+
+
+def _ours(bench: Bench, offset: int) -> str:
+    """What the operator has written since then."""
+    return ", ".join(f"{what} {n}" for (user, _, what), n in bench.writes(offset).items() if user == release.NAME)
 
 
 def _used(bench: Bench, before: dict[str, float]) -> str:

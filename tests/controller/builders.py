@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 from patho_api import names, report
 from patho_operator import manifests, observed, subject, times
@@ -137,11 +138,13 @@ def see(jobs=(), pods=(), *, report=None, still=0.0, heard=NOW, pretrain=None, e
     )
 
 
-def plan_for(body, jobs=(), pods=(), *, now=NOW, patience=0.0, metrics_from=None, **seen) -> Plan:
-    """The plan for a resource. A report has stood still since NOW unless told otherwise; the first status waits for `patience` seconds."""
+def plan_for(body, jobs=(), pods=(), *, now=NOW, patience=0.0, silence=math.inf, metrics_from=None, **seen) -> Plan:
+    """The plan for a resource. A report has stood still since NOW unless told otherwise; the first status waits for `patience` seconds,
+    and the last one was written `silence` seconds ago."""
     sight = {"still": (now - NOW).total_seconds(), "heard": now}
     view = see(jobs, pods, **(sight | seen))
-    return reconcile(subject.parse(body), view, now, image=IMAGE, metrics_from=metrics_from, patience_seconds=patience)
+    timing = {"patience_seconds": patience, "silence_seconds": silence}
+    return reconcile(subject.parse(body), view, now, image=IMAGE, metrics_from=metrics_from, **timing)
 
 
 def after(body, plan):

@@ -41,6 +41,17 @@ def test_waiting_for_a_node_is_written_once():
     assert plan_for(body, [make_job(body)], pods, now=at(300)).status is None
 
 
+def test_the_same_in_other_words_is_written_now_and_then_and_anything_else_at_once():
+    gang = started(make_pretrain(compute={"nodes": 3}))
+    body = look(gang, pods := [make_pod(gang, 0), *(make_pod(gang, n, pending=True) for n in (1, 2))])
+    pods[1] = make_pod(gang, 1)
+    hushed = plan_for(body, [make_job(body)], pods, silence=1)
+    assert hushed.status is None
+    assert 0 < hushed.requeue_seconds <= 5
+    assert plan_for(body, [make_job(body)], pods, silence=5).status
+    assert plan_for(body, [make_job(body)], [*pods[:2], make_pod(gang, 2)], silence=0).status["phase"] == "Running"
+
+
 def test_an_image_that_cannot_be_pulled_is_named():
     body = look(RUN, [make_pod(RUN, n, waiting=("ImagePullBackOff", 'Back-off pulling image "x:1"')) for n in (0, 1)])
     assert condition(body, "Running")[1:] == (
