@@ -31,6 +31,8 @@ const AT_ONCE: usize = 10; // requests of a column in flight, as in `object_stor
 /// What a range's answer says of its object: size in bytes, entity tag, time of the last change (seconds since 1970).
 type Facts = (u64, Option<String>, i64);
 
+type Completed = (u64, Option<Facts>, usize, usize, Vec<Option<Span>>);
+
 /// Bytes of a range, for whatever reads buffers.
 #[pyclass(frozen)]
 struct Span(Bytes);
@@ -48,7 +50,16 @@ impl Span {
 struct Column {
     token: u64,
     facts: Option<Facts>,
+    requests: usize,
+    failed: usize,
     spans: Vec<Option<Bytes>>,
+}
+
+/// Ranges that touch or overlap: the bytes from `start` to before `end`, and which ranges they are: number, start, bytes.
+struct Stretch {
+    start: u64,
+    end: u64,
+    parts: Vec<(usize, u64, u64)>,
 }
 
 /// A column on its way, which is complete when this is dropped, come what may: somebody waits for it, unless it was cancelled.
@@ -120,16 +131,19 @@ impl Fetcher {
         self.wake.as_raw_fd()
     }
 
-    /// Begin a column: `sizes[k]` bytes from `starts[k]`, a request each.
+    /// Begin a column: `sizes[k]` bytes from `starts[k]`; ranges that touch are one request.
     fn submit(&self, token: u64, path: String, starts: Vec<u64>, sizes: Vec<u64>) -> PyResult<()> {
-        let nothing = Column { token, facts: None, spans: vec![None; starts.len()] };
+        let count = starts.len();
+        let stretches = stretches(starts, sizes)?;
+        let nothing = Column { token, facts: None, requests: stretches.len(), failed: stretches.len(), spans: vec![None; count] };
         let promise = Promise { column: Some(nothing), running: self.running.clone(), done: self.done.clone() };
         let store = (*self.store).clone();
         let mut held = self.running.lock().unwrap(); // until the handle is in, lest the column be complete before
         let task = runtime()?.spawn(async move {
             if let Ok(path) = Path::parse(path) {
-                let ranges: Vec<_> = starts.into_iter().zip(sizes).map(|(start, size)| range(&*store, &path, start, size)).collect();
-                promise.keep(column(token, stream::iter(ranges).buffered(AT_ONCE).collect().await));
+                let ranges: Vec<_> = stretches.iter().map(|s| range(&*store, &path, s.start, s.end - s.start)).collect();
+                let found = stream::iter(ranges).buffered(AT_ONCE).collect().await;
+                promise.keep(column(token, count, &stretches, found));
             }
         });
         held.insert(token, task.abort_handle());
@@ -142,12 +156,13 @@ impl Fetcher {
         task.inspect(AbortHandle::abort);
     }
 
-    /// All columns completed since the last call: (token, (size, etag, modified) of the object or None, [a range's bytes or None]).
-    /// No facts: no range was answered, or not all of the same object.
-    fn completed(&self) -> Vec<(u64, Option<Facts>, Vec<Option<Span>>)> {
+    /// All columns completed since the last call: (token, (size, etag, modified) of the object or None, requests, how many of them failed,
+    /// [a range's bytes or None]). No facts: no request was answered, or not all for the same object.
+    fn completed(&self) -> Vec<Completed> {
         let _ = (&self.wake).read(&mut [0; 64]);
         let columns = std::mem::take(&mut *self.done.columns.lock().unwrap());
-        columns.into_iter().map(|c| (c.token, c.facts, c.spans.into_iter().map(|s| s.map(Span)).collect())).collect()
+        let told = |c: Column| (c.token, c.facts, c.requests, c.failed, c.spans.into_iter().map(|s| s.map(Span)).collect());
+        columns.into_iter().map(told).collect()
     }
 }
 
@@ -170,13 +185,38 @@ async fn range(store: &dyn ObjectStore, path: &Path, start: u64, size: u64) -> O
     (data.len() as u64 == size).then_some((facts, data))
 }
 
-/// Ranges of different states of the object are none.
-fn column(token: u64, found: Vec<Option<(Facts, Bytes)>>) -> Column {
+/// Unions of the ranges in the order of the object, without those that are empty. Raises ValueError for numbers that do not fit.
+fn stretches(starts: Vec<u64>, sizes: Vec<u64>) -> PyResult<Vec<Stretch>> {
+    let mut parts: Vec<_> = starts.into_iter().zip(sizes).enumerate().map(|(k, (start, size))| (k, start, size)).filter(|part| part.2 > 0).collect();
+    parts.sort_by_key(|part| part.1);
+    let mut found: Vec<Stretch> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let end = part.1.checked_add(part.2).ok_or_else(|| PyValueError::new_err(format!("{} bytes from {}", part.2, part.1)))?;
+        match found.last_mut() {
+            Some(last) if part.1 <= last.end => {
+                last.end = last.end.max(end);
+                last.parts.push(part);
+            }
+            _ => found.push(Stretch { start: part.1, end, parts: vec![part] }),
+        }
+    }
+    Ok(found)
+}
+
+/// Ranges of different states of the object are none. Of those that were empty nothing is said.
+fn column(token: u64, count: usize, stretches: &[Stretch], found: Vec<Option<(Facts, Bytes)>>) -> Column {
     let mut answers = found.iter().flatten();
     let first = answers.next().map(|(facts, _)| facts.clone());
     let facts = first.filter(|first| answers.all(|(facts, _)| facts == first));
-    let spans = found.into_iter().map(|answer| answer.filter(|_| facts.is_some()).map(|(_, data)| data)).collect();
-    Column { token, facts, spans }
+    let (requests, failed) = (found.len(), found.iter().filter(|answer| answer.is_none()).count());
+    let mut spans = vec![None; count];
+    for (stretch, (_, data)) in stretches.iter().zip(found).filter_map(|(stretch, answer)| Some((stretch, answer?))) {
+        for &(k, start, size) in &stretch.parts {
+            let at = (start - stretch.start) as usize;
+            spans[k] = facts.as_ref().map(|_| data.slice(at..at + size as usize));
+        }
+    }
+    Column { token, facts, requests, failed, spans }
 }
 
 fn open(kind: &str, root: &str, options: HashMap<String, String>, clear: bool) -> object_store::Result<Arc<dyn ObjectStore>> {

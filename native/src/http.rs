@@ -4,25 +4,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, LazyLock, Mutex};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
 use object_store::{ClientConfigKey, ClientOptions};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::wire::{Server, Wire};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20); // the longest wait for the next bytes
-const HEAD_BYTES: usize = 1536; // what is read before it is known where a body goes
+const HEAD_BYTES: usize = 1536; // room for a head in front of the body that is expected
 const MOST_HEAD_BYTES: usize = 64 << 10;
 const MOST_BODY_BYTES: usize = 1 << 30;
 const MOST_HEADERS: usize = 96;
@@ -46,24 +44,11 @@ struct Http {
     freed: Notify,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Server {
-    tls: bool,
-    host: String,
-    port: u16,
-}
-
-#[derive(Debug)]
-enum Wire {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 /// An answer, and whether its connection serves again.
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
     kept: bool,
 }
 
@@ -71,7 +56,7 @@ struct Answer {
 impl HttpService for Http {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let answer = self.answer(&request).await.map_err(|error| HttpError::new(kind(&error), error))?;
-        let mut response = http::Response::new(Bytes::from(answer.body).into());
+        let mut response = http::Response::new(answer.body.into());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
         Ok(response)
@@ -85,7 +70,7 @@ impl Http {
         let repeats = *request.method() == Method::GET || *request.method() == Method::HEAD;
         loop {
             let (mut wire, was_idle) = self.wire(&server).await?;
-            match exchange(&mut wire, request.method(), &head).await {
+            match exchange(&mut wire, request, &head).await {
                 Ok(answer) => {
                     if answer.kept {
                         self.idle.lock().unwrap().entry(server).or_default().push(wire);
@@ -114,38 +99,6 @@ impl Http {
         }
     }
 }
-
-impl Server {
-    fn of(uri: &Uri, clear: bool) -> io::Result<Server> {
-        let tls = uri.scheme_str() == Some("https");
-        let host = uri.host().ok_or_else(|| io::Error::other("no host"))?.trim_matches(['[', ']']).to_owned();
-        if !tls && !clear {
-            return Err(io::Error::other("not encrypted"));
-        }
-        Ok(Server { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
-    }
-
-    async fn connect(&self) -> io::Result<Wire> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        if !self.tls {
-            return Ok(Wire::Clear(stream));
-        }
-        let name = pki_types::ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        let config = TLS.as_ref().map_err(|error| io::Error::other(error.clone()))?;
-        Ok(Wire::Tls(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?)))
-    }
-}
-
-/// The machine's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
-static TLS: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err("no certificates of authorities".to_owned());
-    }
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
-});
 
 /// A request as it is sent, its body included.
 fn written(request: &HttpRequest) -> io::Result<Vec<u8>> {
@@ -186,12 +139,19 @@ struct Broken {
     error: io::Error,
 }
 
-async fn exchange(wire: &mut Wire, method: &Method, request: &[u8]) -> Result<Answer, Broken> {
+async fn exchange(wire: &mut Wire, request: &HttpRequest, written: &[u8]) -> Result<Answer, Broken> {
     let broken = |before_answer| move |error| Broken { before_answer, error };
-    silent_for(SILENCE, wire.write_all(request)).await.map_err(broken(true))?;
-    let mut read = Vec::with_capacity(HEAD_BYTES);
+    silent_for(SILENCE, wire.write_all(written)).await.map_err(broken(true))?;
+    let mut read = Vec::with_capacity(HEAD_BYTES + expected(request.headers()));
     some(wire, &mut read).await.map_err(broken(true))?;
-    answer(wire, method, read).await.map_err(broken(false))
+    answer(wire, request.method(), read).await.map_err(broken(false))
+}
+
+/// Bytes of the range that is asked for.
+fn expected(headers: &HeaderMap) -> usize {
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("bytes=")?.split_once('-'));
+    let ends = range.and_then(|(first, last)| Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?)));
+    ends.map_or(0, |(first, last)| last.saturating_sub(first).min(MOST_BODY_BYTES) + 1)
 }
 
 /// Read on after the first bytes of an answer.
@@ -204,22 +164,20 @@ async fn answer(wire: &mut Wire, method: &Method, mut read: Vec<u8>) -> io::Resu
             None => some(wire, &mut read).await?,
         }
     };
-    let rest = &read[head_bytes..];
-    let empty = *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let rest = read.len() - head_bytes;
     let told = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let (body, whole) = if empty {
-        (Vec::new(), rest.is_empty())
+    let (body, whole) = if *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        return Ok(Answer { status, body: Bytes::new(), kept: rest == 0 && keeps, headers });
     } else if told(header::TRANSFER_ENCODING).is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
-        (chunked(wire, rest.to_vec()).await?, true)
+        (chunked(wire, read.split_off(head_bytes)).await?.into(), true)
     } else if let Some(size) = told(header::CONTENT_LENGTH) {
         let size = size.trim().parse().ok().filter(|&size| size <= MOST_BODY_BYTES).ok_or_else(|| invalid("content-length"))?;
-        (sized(wire, rest, size).await?, rest.len() <= size)
+        up_to(wire, &mut read, head_bytes + size).await?;
+        (Bytes::from(read).slice(head_bytes..head_bytes + size), rest <= size)
     } else {
-        (to_the_end(wire, rest.to_vec()).await?, false)
+        (to_the_end(wire, read.split_off(head_bytes)).await?.into(), false)
     };
-    if !empty {
-        headers.insert(header::CONTENT_LENGTH, body.len().into()); // `object_store` asks for it, however the body came
-    }
+    headers.insert(header::CONTENT_LENGTH, body.len().into()); // `object_store` asks for it, however the body came
     Ok(Answer { status, body, kept: whole && keeps, headers })
 }
 
@@ -240,17 +198,15 @@ fn head(read: &[u8]) -> io::Result<Option<(StatusCode, HeaderMap, usize, bool)>>
     Ok(Some((status, headers, size, parsed.version == Some(1) && !closes)))
 }
 
-async fn sized(wire: &mut Wire, begun: &[u8], size: usize) -> io::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(size);
-    body.extend_from_slice(&begun[..begun.len().min(size)]);
-    while body.len() < size {
-        let missing = (size - body.len()) as u64;
-        let mut limited = (&mut *wire).take(missing);
-        if silent_for(SILENCE, limited.read_buf(&mut body)).await? == 0 {
+async fn up_to(wire: &mut Wire, read: &mut Vec<u8>, size: usize) -> io::Result<()> {
+    read.reserve_exact(size.saturating_sub(read.len()));
+    while read.len() < size {
+        let mut limited = (&mut *wire).take((size - read.len()) as u64);
+        if silent_for(SILENCE, limited.read_buf(read)).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(body)
+    Ok(())
 }
 
 async fn chunked(wire: &mut Wire, mut read: Vec<u8>) -> io::Result<Vec<u8>> {
@@ -311,37 +267,5 @@ fn kind(error: &io::Error) -> HttpErrorKind {
         io::ErrorKind::TimedOut => HttpErrorKind::Timeout,
         io::ErrorKind::InvalidData => HttpErrorKind::Decode,
         _ => HttpErrorKind::Interrupted,
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, read: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Clear(stream) => Pin::new(stream).poll_read(context, read),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(context, read),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Wire::Clear(stream) => Pin::new(stream).poll_write(context, data),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(context, data),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Clear(stream) => Pin::new(stream).poll_flush(context),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Clear(stream) => Pin::new(stream).poll_shutdown(context),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }

@@ -11,6 +11,7 @@ mod paint;
 mod planning;
 mod record;
 mod scan;
+mod wire;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -18,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PySequence;
 
 /// Of what Python and the core agree on: raised with every change of it, here and in `core.py`.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const FIELDS: usize = 9; // of a tile: offset, size, x, y, width, height, column, row, buffer
 

@@ -27,12 +27,6 @@ def test_the_bytes_of_a_span_are_cut_into_its_ranges():
     assert [bytes(b) for b in found.cut([b"cdefg"])] == [b"cd", b"defg", b"efg"]
 
 
-def test_of_a_stretch_that_did_not_come_nothing_is_known():
-    found = ranges.ranges("u", [0, 2, 9, 20], [2, 2, 1, 3])
-    assert found.cut_some([b"abcd", None, b"xyz"]) == [b"ab", b"cd", None, b"xyz"]
-    assert found.only([2]) == ranges.Ranges("u", [9], [1], [2])
-
-
 def test_a_short_body_is_transient():
     found = ranges.ranges("u", [0], [4])
     with pytest.raises(faults.Transient, match="a body of 3 bytes where 4 were asked for"):

@@ -32,11 +32,13 @@ def fetches() -> bool:
 class Answer(NamedTuple):
     """What came back. `meta` of the object, as obstore tells it: None where no range came, or ranges of different states of it.
 
-    `spans[k]` is None where range k did not come.
+    `failed` of so many `requests`. `buffers[k]` is None where range k did not come.
     """
 
     meta: Mapping[str, Any] | None
-    spans: Sequence[ranges.Buffer | None]
+    requests: int
+    failed: int
+    buffers: list[ranges.Buffer | None]
 
 
 class Fetcher:
@@ -51,11 +53,11 @@ class Fetcher:
         self._in_vain, self._pause_until = 0, 0.0
         loop.add_reader(of_core.fileno(), self._drain)
 
-    async def fetch(self, path: str, stretches: Sequence[ranges.Stretch]) -> Answer:
-        """Some ranges of an object, a request each. A task that is cancelled cancels them."""
+    async def fetch(self, path: str, starts: Sequence[int], sizes: Sequence[int]) -> Answer:
+        """`sizes[k]` bytes from `starts[k]` of an object; ranges that touch are one request. A task that is cancelled cancels them."""
         token, loop = next(self._tokens), asyncio.get_running_loop()
         future = self._waiting[token] = loop.create_future()
-        self._core.submit(token, path, [s.start for s in stretches], [s.end - s.start for s in stretches])
+        self._core.submit(token, path, starts, sizes)
         try:
             answer: Answer = await future
         finally:
@@ -69,7 +71,7 @@ class Fetcher:
         return now >= self._pause_until
 
     def _learn(self, answer: Answer, now: float) -> None:
-        self._in_vain = 0 if any(answer.spans) else self._in_vain + 1
+        self._in_vain = 0 if answer.failed < answer.requests else self._in_vain + 1
         if self._in_vain >= PATIENCE:
             self._in_vain, self._pause_until = 0, now + PAUSE_SECONDS
 
@@ -79,10 +81,11 @@ class Fetcher:
             loop.remove_reader(self._core.fileno())
 
     def _drain(self) -> None:
-        for token, facts, spans in self._core.completed():
+        for token, facts, requests, failed, spans in self._core.completed():
             future = self._waiting.get(token)
             if future and not future.done():
-                future.set_result(Answer(_meta(facts), [None if span is None else memoryview(span) for span in spans]))
+                buffers = [None if span is None else memoryview(span) for span in spans]
+                future.set_result(Answer(_meta(facts), requests, failed, buffers))
 
 
 def _meta(facts: tuple[int, str | None, float] | None) -> Mapping[str, Any] | None:

@@ -13,6 +13,10 @@ class Pace:
         self._free = 0.0
         self._lock = threading.Lock()
 
+    def __bool__(self) -> bool:
+        """Whether there is a limit."""
+        return self._seconds > 0
+
     def wait_seconds(self, requests: int, now: float) -> float:
         """How long to wait before sending some requests; they count as sent then. What was not used before `now` is lost."""
         with self._lock:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from patho_trainer.data import faults
 
 Buffer = memoryview
+CHUNK_BYTES = 16 * 2**20  # of a download
 
 
 class Stretch(NamedTuple):
@@ -54,11 +55,6 @@ class Ranges:
         count = self.stretches[0].part.stop
         return self._part(slice(0, count)), self._part(slice(count, None))
 
-    def only(self, wanted: Sequence[int]) -> "Ranges":
-        """Some of the ranges, by their numbers."""
-        starts, sizes, places = ([values[k] for k in wanted] for values in (self.starts, self.sizes, self.places))
-        return Ranges(self.url, starts, sizes, places)
-
     def _part(self, part: slice) -> "Ranges":
         return Ranges(self.url, self.starts[part], self.sizes[part], self.places[part])
 
@@ -76,13 +72,6 @@ class Ranges:
             if len(data) != stretch.end - stretch.start:
                 raise self._short(len(data), stretch.end - stretch.start)
             buffers += self._cut(stretch, memoryview(data))
-        return buffers
-
-    def cut_some(self, found: Sequence[Any | None]) -> list[Buffer | None]:
-        """As `cut`; nothing is known of the ranges of a stretch that is None."""
-        buffers: list[Buffer | None] = []
-        for stretch, data in zip(self.stretches, found, strict=True):
-            buffers += [None] * (stretch.part.stop - stretch.part.start) if data is None else self._cut(stretch, memoryview(data))
         return buffers
 
     def _cut(self, stretch: Stretch, view: Buffer) -> list[Buffer]:
@@ -107,3 +96,10 @@ def placed(wanted: Ranges, found: Sequence[Buffer], count: int) -> list[Buffer]:
     for i, buffer in zip(wanted.places, found, strict=True):
         buffers[i] = buffer
     return buffers
+
+
+def chunks(size: int) -> Iterator[list[tuple[int, int]]]:
+    """(start, bytes) of a download, four at a time."""
+    starts = range(0, size, CHUNK_BYTES)
+    for i in range(0, len(starts), 4):
+        yield [(start, min(CHUNK_BYTES, size - start)) for start in starts[i : i + 4]]

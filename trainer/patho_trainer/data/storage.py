@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import obstore
@@ -24,7 +24,6 @@ NotFound, AccessDenied, AlreadyExists, Transient = faults.NotFound, faults.Acces
 T = TypeVar("T")
 Buffer = ranges.Buffer
 TRIES = 3  # each with the transport's own retries inside
-CHUNK_BYTES = 16 * 2**20  # of a download
 TRANSPORT_ERRORS = (obstore.exceptions.BaseError, OSError, Transient)
 
 
@@ -86,31 +85,37 @@ class Bucket:
 
         Not atomic: an object that is replaced meanwhile may give bytes of both. One range at least must not be empty.
         """
-        wanted = ranges.ranges(url, starts, sizes)
-        info, found = await self._by_core(wanted) or await self._checked(wanted)
-        return info, self._received(wanted, found, len(sizes))
+        found = await self._by_core(url, starts, sizes) or await self._by_obstore(url, starts, sizes)
+        with self._lock:
+            self.received[urls.parse(url).scheme] += sum(sizes)
+        return found
 
-    async def _by_core(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]] | None:
+    async def _by_core(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> tuple[ObjectInfo, list[Buffer]] | None:
         """By the native core, and what did not come by obstore, which tries again; None where all of it has to be."""
-        address = urls.parse(wanted.url)
+        address = urls.parse(url)
         arguments = lambda: stores.core_arguments(address, self._storage, self._secret_dir, self._options)  # noqa: E731
         fetcher = self._fetchers.of((address.scheme, address.root), self._store(address), arguments)
         if fetcher is None:
             return None
-        await self._paced(wanted.requests)
-        meta, spans = await fetcher.fetch(address.path, wanted.stretches)
-        lost = sum(span is None for span in spans)
-        self._succeed(address, len(spans) - lost, retried=lost)
+        if self._pace:
+            await self._paced(ranges.ranges(url, starts, sizes).requests)
+        meta, requests, failed, buffers = await fetcher.fetch(address.path, starts, sizes)
+        self._succeed(address, requests - failed, retried=failed)
         if meta is None:
             return None
-        info, found = ObjectInfo(wanted.url, meta["size"], stores.etag(meta)), wanted.cut_some(spans)
-        missing = [k for k, buffer in enumerate(found) if buffer is None]
-        other, rest = await self._checked(wanted.only(missing)) if missing else (info, [])
-        late = iter(rest)
-        return (info, [next(late) if buffer is None else buffer for buffer in found]) if other == info else None
+        info = ObjectInfo(url, meta["size"], stores.etag(meta))
+        missing = [k for k, buffer in enumerate(buffers) if buffer is None and sizes[k]]
+        if missing:
+            other, rest = await self._by_obstore(url, [starts[k] for k in missing], [sizes[k] for k in missing])
+            if other != info:
+                return None
+            for k, buffer in zip(missing, rest, strict=True):
+                buffers[k] = buffer
+        return info, [memoryview(b"") if buffer is None else buffer for buffer in buffers]
 
-    async def _checked(self, wanted: ranges.Ranges) -> tuple[ObjectInfo, list[Buffer]]:
+    async def _by_obstore(self, url: str, starts: Sequence[int], sizes: Sequence[int]) -> tuple[ObjectInfo, list[Buffer]]:
         """By obstore, which tries again."""
+        wanted = ranges.ranges(url, starts, sizes)
         first, rest = wanted.split()
 
         async def get(store: Any, path: str) -> tuple[ObjectInfo, list[Buffer]]:
@@ -123,9 +128,10 @@ class Bucket:
             except BaseException:
                 await _end(answer, others)
                 raise
-            return ObjectInfo(wanted.url, found.meta["size"], stores.etag(found.meta)), [*head, *tail]
+            return ObjectInfo(url, found.meta["size"], stores.etag(found.meta)), [*head, *tail]
 
-        return await self._call_async(wanted.url, get, wanted.requests)
+        info, buffers = await self._call_async(url, get, wanted.requests)
+        return info, ranges.placed(wanted, buffers, len(sizes))
 
     def _received(self, wanted: ranges.Ranges, found: Sequence[Buffer], count: int) -> list[Buffer]:
         with self._lock:
@@ -184,7 +190,7 @@ class Bucket:
         size = self.head(url).size
         partial = f"{os.fspath(path)}.{os.getpid()}.{threading.get_ident()}.partial"
         with open(partial, "wb") as file, concurrent.futures.ThreadPoolExecutor(4) as pool:
-            for chunks in _chunks(size):
+            for chunks in ranges.chunks(size):
                 file.writelines(pool.map(lambda chunk: self.read_ranges(url, [chunk[0]], [chunk[1]])[0], chunks))
         os.replace(partial, path)
 
@@ -289,10 +295,3 @@ async def _end(*futures: "asyncio.Future[Any] | None") -> None:
     for future in begun:
         future.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
-
-
-def _chunks(size: int) -> Iterator[list[tuple[int, int]]]:
-    """(start, bytes) of a download, four at a time."""
-    starts = range(0, size, CHUNK_BYTES)
-    for i in range(0, len(starts), 4):
-        yield [(start, min(CHUNK_BYTES, size - start)) for start in starts[i : i + 4]]
