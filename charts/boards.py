@@ -151,12 +151,14 @@ STREAMING = Board(
             "s",
             "Of a reading thread; they work in parallel.",
         ),
-        line(
-            "Patches replaced by reason",
-            f"{rate(names.STREAM_REPLACED, 'reason')} or label_replace(vector(0), 'reason', 'none', '', '')",
-            "{{reason}}",
+        Panel(
+            "Patches replaced by reason, and places drawn again",
+            (
+                (f"{rate(names.STREAM_REPLACED, 'reason')} or label_replace(vector(0), 'reason', 'none', '', '')", "{{reason}}"),
+                (rate(names.STREAM_REDRAWN), "drawn again"),
+            ),
             "none",
-            "Theirs could not be read: a patch of another slide took their place.",
+            text="Replaced: theirs could not be read, one of another slide took their place. Drawn again: too pale (patches.hsvFilter).",
         ),
         line("Waiting by process", rate(names.TRAIN_DATA_WAIT, "pod, local_rank"), "{{pod}} {{local_rank}}", "percentunit"),
         line(

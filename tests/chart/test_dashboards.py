@@ -9,7 +9,7 @@ from charts import boards, dashboards
 from patho_api import names
 
 BOARDS = pytest.mark.parametrize("board", boards.BOARDS, ids=lambda board: board.name)
-METRICS = {value for value in vars(names).values() if isinstance(value, str) and value.startswith("patho_")}
+METRICS = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str) and value.startswith("patho_")}
 
 
 @BOARDS
@@ -27,6 +27,11 @@ def test_every_metric_in_a_panel_is_one_that_we_export(board):
     queries = " ".join(query for panel in board.panels for query, _ in panel.queries)
     used = {re.sub("_(sum|count|bucket)$", "", name) for name in re.findall(r"\bpatho_\w+", queries)}
     assert used <= METRICS
+
+
+def test_every_metric_that_we_export_is_on_a_dashboard():
+    queries = " ".join(query for board in boards.BOARDS for panel in board.panels for query, _ in panel.queries)
+    assert {metric for metric in METRICS if metric not in queries} == set()
 
 
 @BOARDS

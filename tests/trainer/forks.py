@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,7 @@ def train(wanted: api.PretrainSpec, folder: pathlib.Path, sharded: bool = False)
     """A rank that trains; notes its steps in `folder`/space of the reporting rank."""
     if sharded:
         distributed.SHARDED_FROM_PARAMETERS = 0
+        warnings.filterwarnings("error", message="FSDP2")
     world = distributed.join("cpu", 0)
     with runs.context_in(world, wanted, folder, storage.Bucket()) as ctx:
         pretrain.train(ctx)

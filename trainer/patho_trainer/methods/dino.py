@@ -104,8 +104,8 @@ def step(
     scales = drop_path.scales(method.student.drop_rates, h.seed, step, slots, len(crops_VBCHW)).to(method.device)
     with torch.autocast(method.device.type, torch.bfloat16, enabled=h.precision == "BFloat16"):
         with torch.no_grad():
-            teacher_logits_2BK = method.teacher(crops_VBCHW[:2])
-        student_logits_VBK = (student or method.student)(crops_VBCHW, scales)
+            teacher_logits_2BK = method.teacher(crops_VBCHW[:2]).unflatten(0, (2, -1))
+        student_logits_VBK = (student or method.student)(crops_VBCHW, scales).unflatten(0, (len(crops_VBCHW), -1))
     teacher_logits_2BK = teacher_logits_2BK.float()
     method.teacher_logits_sum_K += teacher_logits_2BK.sum((0, 1))
     loss = losses.dino_loss(

@@ -16,14 +16,30 @@ from patho_trainer.models import drop_path, vit
 
 
 class Outputs(NamedTuple):
-    """What the losses are made of."""
+    """What the losses are made of, as the network's layers gave it: FSDP wants no views, whose hooks an in-place operation would lose."""
 
-    logits_VBK: torch.Tensor
-    """Class tokens through the head."""
-    token_logits_MK: torch.Tensor
-    """Chosen tokens of global crops through the head, or through their own."""
-    features_2BD: torch.Tensor
-    """Class tokens of the global crops, as they are."""
+    logits: torch.Tensor
+    """Class tokens through the head, crop by crop (V B, K); where tokens have no head of their own, the chosen tokens after them."""
+    own_token_logits: torch.Tensor | None
+    """Chosen tokens of global crops through their own head, (M, K)."""
+    features: torch.Tensor
+    """Class tokens as they are, (V B, D)."""
+    views: int
+
+    @property
+    def logits_VBK(self) -> torch.Tensor:
+        """Class tokens through the head."""
+        return self.logits[: len(self.features)].view(self.views, -1, self.logits.shape[-1])
+
+    @property
+    def token_logits_MK(self) -> torch.Tensor:
+        """Chosen tokens of global crops through the head, or through their own."""
+        return self.logits[len(self.features) :] if self.own_token_logits is None else self.own_token_logits
+
+    @property
+    def features_2BD(self) -> torch.Tensor:
+        """Class tokens of the global crops, as they are."""
+        return self.features.view(self.views, -1, self.features.shape[-1])[:2]
 
 
 class MaskedNetwork(nn.Module):
@@ -52,18 +68,16 @@ class MaskedNetwork(nn.Module):
         `masks_CT` says where the mask token takes a patch's place (nowhere), `kept_LS` which crops each branch is computed for, of the
         global and of the local crops (all).
         """
-        samples, local = len(crops_VBCHW[0]), crops_VBCHW[2:]
+        local = crops_VBCHW[2:]
         tokens = self.tokens(torch.cat(list(crops_VBCHW[:2])), masks_CT, kept_LS[0])
         patches_MD = tokens[:, self.backbone.num_prefix_tokens :].flatten(0, 1)[chosen_M]
-        features = [tokens[:, 0]]
+        parts = [tokens[:, 0]]
         if local:
-            features.append(self.tokens(torch.cat(list(local)), None, kept_LS[1])[:, 0])
+            parts.append(self.tokens(torch.cat(list(local)), None, kept_LS[1])[:, 0])
+        features = torch.cat(parts)
         if self.ibot_head is None:
-            logits = self.dino_head(torch.cat([*features, patches_MD]))
-            logits, token_logits_MK = logits[: len(logits) - len(patches_MD)], logits[len(logits) - len(patches_MD) :]
-        else:
-            logits, token_logits_MK = self.dino_head(torch.cat(features)), self.ibot_head(patches_MD)
-        return Outputs(logits.view(len(crops_VBCHW), samples, -1), token_logits_MK, features[0].view(2, samples, -1))
+            return Outputs(self.dino_head(torch.cat([features, patches_MD])), None, features, len(crops_VBCHW))
+        return Outputs(self.dino_head(features), self.ibot_head(patches_MD), features, len(crops_VBCHW))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, D) of images, as the exported backbone computes them; also where parameters are sharded."""

@@ -71,7 +71,10 @@ class Network(nn.Module):
         return [module.rate for module in self.backbone.modules() if isinstance(module, drop_paths.DropPath)]
 
     def forward(self, crops_VBCHW: Sequence[torch.Tensor], drop_scales_LVB: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (V, B, K) of V crops, each (B, 3, size, size): one packed pass per run of equal sizes, one through the head."""
+        """Logits (V B, K) of V crops, each (B, 3, size, size), crop by crop: one packed pass per run of equal sizes, one through the head.
+
+        No view of them, whose hooks an in-place operation would lose: FSDP warns of it.
+        """
         features = []
         for _, group in itertools.groupby(range(len(crops_VBCHW)), key=lambda view: crops_VBCHW[view].shape[-1]):
             views = list(group)
@@ -79,7 +82,7 @@ class Network(nn.Module):
             images = torch.cat([crops_VBCHW[view] for view in views])
             features.append(forward_features(self.backbone, images, scales, self.activation_checkpointing))
         logits: torch.Tensor = self.head(torch.cat(features))
-        return logits.view(len(crops_VBCHW), -1, logits.shape[-1])
+        return logits
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, D) of images, as the exported backbone computes them; also where parameters are sharded."""
