@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import torch
 from patho_api import pretrain as api
 from patho_trainer import context, distributed, errors, pretrain, telemetry
 from patho_trainer.data import storage, stream
+from patho_trainer.models import vit
 from tests.trainer import runs, servers
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -56,8 +58,14 @@ def gang(size: int, target: Callable[..., None], *arguments: Any) -> list[int | 
     return codes
 
 
+def shallow(patch: pytest.MonkeyPatch) -> None:
+    """Backbones of two blocks: enough for one to be sharded apart from the next, and each costs a gang two exchanges a pass."""
+    patch.setattr(vit, "create", functools.partial(vit.create, depth=2))
+
+
 def _as_rank(rank: int, size: int, port: int, target: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
+    shallow(pytest.MonkeyPatch())
     names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"})
     target(*arguments)

@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def spec(folder: pathlib.Path, **changes):
     small = {
         "model__architecture": "test_vit",
-        "training__steps": 6,
+        "training__steps": 4,
         "training__learningRate": 1e-3,
         "training__warmupSteps": 1,
         "training__crops": {"globalSizePx": 32, "localSizePx": 16, "localCount": 2},
-        "training__monitorEverySteps": 3,
-        "checkpoints__everySteps": 3,
+        "training__monitorEverySteps": 2,
+        "checkpoints__everySteps": 2,
     }
     return runs.spec(folder, **small | changes)
 
@@ -29,6 +29,12 @@ def spec(folder: pathlib.Path, **changes):
 def trained(folder: pathlib.Path, size: int, *, sharded: bool = False, **changes) -> list[dict]:
     assert forks.gang(size, forks.train, spec(folder, **changes), folder, sharded) == [0] * size
     return runs.steps(folder / "space")
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch) -> None:
+    """As in the processes."""
+    forks.shallow(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +101,13 @@ def test_a_run_on_two_then_one_then_four_processes_reads_the_same_pixels_and_its
     folders = tmp_path / "alone", tmp_path / "moving"
     for folder in folders:
         shutil.copytree(alone / "index", folder / "index")
-    assert forks.gang(1, forks.train_some, spec(folders[0], training__steps=9), folders[0], 9) == [0]
-    for size, last in ((2, 3), (1, 6), (4, 9)):
-        assert forks.gang(size, forks.train_some, spec(folders[1], training__steps=9), folders[1], last) == [0] * size
+    assert forks.gang(1, forks.train_some, spec(folders[0], training__steps=6), folders[0], 6) == [0]
+    for size, last in ((2, 2), (1, 4), (4, 6)):
+        assert forks.gang(size, forks.train_some, spec(folders[1], training__steps=6), folders[1], last) == [0] * size
     assert read(folders[1]) == read(folders[0])
-    assert len(read(folders[0])) == 9 * 4
+    assert len(read(folders[0])) == 6 * 4
     found, expected = (runs.steps(folder / "space") for folder in reversed(folders))
-    assert [entry["worldSize"] for entry in found] == [2] * 3 + [1] * 3 + [4] * 3
+    assert [entry["worldSize"] for entry in found] == [2] * 2 + [1] * 2 + [4] * 2
     assert_the_same(found, expected)
 
 
@@ -126,10 +132,10 @@ def teacher(folder: pathlib.Path) -> torch.Tensor:
 
 @pytest.mark.parametrize(("size", "sharded"), [(2, True), (1, False)])
 def test_a_checkpoint_goes_on_in_a_world_of_another_size_and_kind(alone, of_four, tmp_path, size, sharded):
-    """Four sharded processes saved step 3, others go on from it, and one process reads what those saved."""
+    """Four sharded processes saved step 2, others go on from it, and one process reads what those saved."""
     for name in ("index", "run"):
         shutil.copytree(of_four / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "run" / "step-00000006")
+    shutil.rmtree(tmp_path / "run" / "step-00000004")
     found = trained(tmp_path, size, sharded=sharded)
-    assert_the_same(found, runs.steps(alone / "space")[3:])
+    assert_the_same(found, runs.steps(alone / "space")[2:])
     torch.testing.assert_close(teacher(tmp_path), teacher(alone), rtol=1e-3, atol=1e-4)
