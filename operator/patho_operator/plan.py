@@ -59,7 +59,7 @@ class Plan:
     @property
     def settled(self) -> bool:
         """Whether the same plan would follow from the status that it writes: the event of that write is no news."""
-        return not self.consequential and "evaluations" not in (self.status or {})
+        return not self.consequential and not (self.status or {}).get("evaluations")
 
     def __str__(self) -> str:
         """One line for the log."""

@@ -21,7 +21,7 @@ SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_RUN}"
 # A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
 WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600, 660
 RECONNECT_SECONDS, REFUSED_SECONDS = 0.5, 2.0  # a server that refuses is asked less often
-COALESCE_SECONDS = 0.2  # the news of a Job and its pods come in bursts: made, placed, started
+COALESCE_SECONDS = 0.5  # the news of a Job and its pods come in bursts: made, placed, started
 
 
 @dataclasses.dataclass

@@ -184,6 +184,11 @@ async def test_the_event_of_a_write_that_is_the_last_word_is_no_news(cluster, fa
     assert len(found) == 1
 
 
+def test_the_first_status_of_a_run_that_needs_no_evaluation_is_a_last_word():
+    body = make_pretrain()
+    assert plan_for(body, [make_job(body)], [make_pod(body)]).settled
+
+
 async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):
     fake.refuse("GET", RESOURCE, 404, "NotFound")
     turn = _worker(cluster, Indexes())
