@@ -1,26 +1,154 @@
-//! Area averaging by whole ratios, bit for bit as OpenCV's `resize` with `INTER_AREA`.
+//! Area averaging by whole ratios, bit for bit as OpenCV's `resize` with `INTER_AREA`: row by row, as tiles are decoded, so that no region
+//! goes to memory and back.
+//!
+//! OpenCV rounds half up for a ratio of 2, and for others multiplies by a 32-bit 1/ratio² and rounds half to even.
 
-/// Average blocks of `ratio` x `ratio` pixels of a square RGB region of `edge` pixels into `out`, square with `edge / ratio` pixels.
-///
-/// OpenCV rounds half up for a ratio of 2, and for others multiplies by a 32-bit 1/ratio² and rounds half to even.
-pub fn average(region: &[u8], edge: usize, ratio: usize, out: &mut [u8]) {
-    assert!(ratio > 1 && edge % ratio == 0 && region.len() == edge * edge * 3 && out.len() * ratio * ratio == region.len());
-    let lines = region.chunks_exact(edge * 3 * ratio).zip(out.chunks_exact_mut(edge / ratio * 3));
-    if ratio == 2 {
-        let halve = halving();
-        lines.for_each(|(rows, line)| rows.split_at_checked(edge * 3).into_iter().for_each(|(upper, lower)| halve(upper, lower, line)));
-        return;
+type Sum = [u32; 3];
+
+/// Where a tile's part lies in the region, in pixels.
+#[derive(Clone, Copy, Default)]
+pub struct Place {
+    pub column: usize,
+    pub row: usize,
+    pub width: usize,
+    pub height: usize,
+}
+
+/// Averages blocks of `ratio` x `ratio` pixels of a square RGB region into `out`, square with `size` pixels. Tiles come one after the other,
+/// the rows of each from the top.
+pub struct Averager<'a> {
+    out: &'a mut [u8],
+    size: usize,
+    ratio: usize,
+    halve: Halve,
+    seams: Seams,
+    place: Place,
+    done: usize,    // rows of the part
+    sums: Vec<u32>, // of rows of the part that make no whole block so far
+    summed: usize,  // how many they are
+}
+
+impl<'a> Averager<'a> {
+    pub fn new(out: &'a mut [u8], size: usize, ratio: usize, places: impl Iterator<Item = Place> + Clone) -> Self {
+        assert!(ratio > 1 && out.len() == size * size * 3);
+        let seams = Seams {
+            rows: seams(places.clone().flat_map(|place| [place.row, place.row + place.height]), ratio, size),
+            columns: seams(places.flat_map(|place| [place.column, place.column + place.width]), ratio, size),
+        };
+        Self { out, size, ratio, halve: halving(), seams, place: Place::default(), done: 0, sums: Vec::new(), summed: 0 }
     }
-    let (mut sums, scale) = (vec![0u32; edge * 3], 1.0 / (ratio * ratio) as f32);
-    for (rows, line) in lines {
-        sums.fill(0);
-        for row in rows.chunks_exact(edge * 3) {
-            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += u32::from(value));
+
+    /// The next rows are those of a part here; it must lie in the region.
+    pub fn begin(&mut self, place: Place) {
+        let edge = self.size * self.ratio;
+        assert!(place.column + place.width <= edge && place.row + place.height <= edge);
+        (self.place, self.done, self.summed) = (place, 0, 0);
+        self.sums.clear();
+        self.sums.resize(place.width * 3, 0);
+    }
+
+    /// The row of the region that comes next.
+    pub fn lead(&self) -> usize {
+        self.place.row + self.done
+    }
+
+    /// Take the next `count` rows, which are `pitch` bytes apart.
+    pub fn take(&mut self, rows: &[u8], pitch: usize, count: usize) {
+        assert!(self.done + count <= self.place.height);
+        let width = self.place.width * 3;
+        let row = |y: usize| &rows[y * pitch..][..width];
+        let mut y = 0;
+        while y < count {
+            let at = self.lead();
+            if self.ratio == 2 && at.is_multiple_of(2) && y + 1 < count {
+                let (upper, lower) = (row(y), row(y + 1));
+                take_pair(self.out, self.size, self.halve, &mut self.seams, self.place.column, at / 2, upper, lower);
+                (y, self.done) = (y + 2, self.done + 2);
+                continue;
+            }
+            self.sums.iter_mut().zip(row(y)).for_each(|(sum, &value)| *sum += u32::from(value));
+            (y, self.done, self.summed) = (y + 1, self.done + 1, self.summed + 1);
+            if (at + 1).is_multiple_of(self.ratio) || self.done == self.place.height {
+                self.flush(at / self.ratio);
+            }
         }
-        for (pixel, block) in line.as_chunks_mut::<3>().0.iter_mut().zip(sums.chunks_exact(ratio * 3)) {
-            let add = |a: [u32; 3], b: &[u32; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
-            *pixel = block.as_chunks::<3>().0.iter().fold([0; 3], add).map(|sum| (sum as f32 * scale).round_ties_even() as u8);
+    }
+
+    /// Rows that end a block, or the part, to `out` where the part holds the whole block.
+    fn flush(&mut self, row: usize) {
+        let (column, pixels) = (self.place.column, self.sums.as_chunks::<3>().0);
+        let mut x = 0;
+        while x < pixels.len() {
+            let block = (column + x) / self.ratio;
+            let end = ((block + 1) * self.ratio - column).min(pixels.len());
+            let sum = pixels[x..end].iter().fold([0; 3], add);
+            if self.summed == self.ratio && end - x == self.ratio {
+                self.out[(row * self.size + block) * 3..][..3].copy_from_slice(&mean(sum, self.ratio));
+            } else {
+                self.seams.add(row, block, sum);
+            }
+            x = end;
         }
+        self.summed = 0;
+        self.sums.fill(0);
+    }
+
+    /// Write the blocks in which tiles meet.
+    pub fn finish(self) {
+        let pixel = |row: usize, column: usize| (row * self.size + column) * 3;
+        for (column, sums) in &self.seams.columns {
+            sums.iter().enumerate().for_each(|(row, &sum)| self.out[pixel(row, *column)..][..3].copy_from_slice(&mean(sum, self.ratio)));
+        }
+        for (row, sums) in &self.seams.rows {
+            sums.iter().enumerate().for_each(|(column, &sum)| self.out[pixel(*row, column)..][..3].copy_from_slice(&mean(sum, self.ratio)));
+        }
+    }
+}
+
+/// The blocks, rows and columns of them, in which tiles meet: their sums so far. A block of both is in the rows.
+struct Seams {
+    rows: Vec<(usize, Vec<Sum>)>,
+    columns: Vec<(usize, Vec<Sum>)>,
+}
+
+impl Seams {
+    fn add(&mut self, row: usize, column: usize, sum: Sum) {
+        let found = match self.rows.iter_mut().find(|seam| seam.0 == row) {
+            Some((_, sums)) => Some((sums, column)),
+            None => self.columns.iter_mut().find(|seam| seam.0 == column).map(|(_, sums)| (sums, row)),
+        };
+        let (sums, at) = found.expect("what is no whole block lies on a seam");
+        sums[at] = add(sums[at], &sum);
+    }
+}
+
+fn seams(edges: impl Iterator<Item = usize>, ratio: usize, size: usize) -> Vec<(usize, Vec<Sum>)> {
+    let mut blocks = edges.filter(|edge| edge % ratio != 0).map(|edge| edge / ratio).collect::<Vec<_>>();
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks.into_iter().map(|block| (block, vec![[0; 3]; size])).collect()
+}
+
+fn add(a: Sum, b: &Sum) -> Sum {
+    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
+}
+
+fn mean(sum: Sum, ratio: usize) -> [u8; 3] {
+    let scale = 1.0 / (ratio * ratio) as f32;
+    sum.map(|sum| if ratio == 2 { ((sum + 2) >> 2) as u8 } else { (sum as f32 * scale).round_ties_even() as u8 })
+}
+
+/// Two rows that make whole blocks of 2 x 2; the first and the last pixel may be halves of blocks.
+#[allow(clippy::too_many_arguments)]
+fn take_pair(out: &mut [u8], size: usize, halve: Halve, seams: &mut Seams, column: usize, row: usize, upper: &[u8], lower: &[u8]) {
+    let (pixels, first) = (upper.len() / 3, column % 2);
+    let whole = (pixels - first) / 2;
+    let line = &mut out[(row * size + (column + first) / 2) * 3..][..whole * 3];
+    halve(&upper[first * 3..][..whole * 6], &lower[first * 3..][..whole * 6], line);
+    let alone = [(first == 1).then_some(0), (first + whole * 2 < pixels).then_some(pixels - 1)];
+    for x in alone.into_iter().flatten() {
+        let value = |row: &[u8]| [row[x * 3], row[x * 3 + 1], row[x * 3 + 2]].map(u32::from);
+        seams.add(row, (column + x) / 2, add(value(upper), &value(lower)));
     }
 }
 

@@ -50,6 +50,7 @@ struct patho_scan {
 extern bool patho_scan_begin(void *scan, const struct patho_scan *facts);
 extern bool patho_scan_mcu(void *scan, JBLOCK *blocks);
 extern bool patho_scan_finish(void *scan);
+extern bool patho_rows(void *averager, const uint8_t *rows, size_t pitch, size_t count, size_t width);
 
 struct patho_jpeg {
   struct jpeg_decompress_struct cinfo; /* first: libjpeg hands only this one back */
@@ -58,6 +59,8 @@ struct patho_jpeg {
   jmp_buf escape;
   struct patho_bytes rest; /* the tile itself, read after the head */
   void *scan;
+  void *averager;          /* takes the rows, or none: they go to memory */
+  uint32_t first;          /* rows that it takes first: those after these lie well for it */
   uint8_t *scratch;        /* ROWS rows of a tile */
   size_t scratch_size;
 };
@@ -135,15 +138,21 @@ static int is_ordinary(const struct jpeg_decompress_struct *cinfo) {
 static void read_rows(struct patho_jpeg *self, const struct patho_part *part, size_t skip, uint8_t *out, size_t pitch) {
   j_decompress_ptr cinfo = &self->cinfo;
   size_t row_size = (size_t)cinfo->output_width * 3, wanted = (size_t)part->width * 3;
-  int straight = row_size == wanted;
+  int straight = row_size == wanted && !self->averager;
   uint32_t done = 0;
+  uint32_t limit = self->averager ? self->first : ROWS;
   while (done < part->height) {
     JSAMPROW rows[ROWS];
-    uint32_t count = part->height - done < ROWS ? part->height - done : ROWS;
+    uint32_t count = part->height - done < limit ? part->height - done : limit;
     for (uint32_t i = 0; i < count; i++) rows[i] = straight ? out + (done + i) * pitch : self->scratch + i * row_size;
-    uint32_t got = jpeg_read_scanlines(cinfo, rows, count);
-    for (uint32_t i = 0; i < got && !straight; i++) memcpy(out + (done + i) * pitch, rows[i] + skip, wanted);
-    done += got;
+    for (uint32_t got = 0; got < count;) got += jpeg_read_scanlines(cinfo, rows + got, count - got);
+    if (self->averager) {
+      if (!patho_rows(self->averager, self->scratch + skip, row_size, count, part->width)) fail((j_common_ptr)cinfo);
+    } else {
+      for (uint32_t i = 0; i < count && !straight; i++) memcpy(out + (done + i) * pitch, rows[i] + skip, wanted);
+    }
+    done += count;
+    limit = ROWS;
   }
 }
 
@@ -213,9 +222,10 @@ static int decode(struct patho_jpeg *self, const struct patho_part *part, uint8_
   return patho_scan_finish(self->scan) ? DECODED : REFUSED; /* damage anywhere in a tile counts */
 }
 
-/* `out` is where the part's first pixel goes, `pitch` the bytes from one row there to the next; `scan` a `Scan` of scan.rs. */
+/* `out` is where the part's first pixel goes, `pitch` the bytes from one row there to the next, or `averager` an `Averager` of area.rs
+ * that takes `first` rows first, 1 to ROWS; `scan` is a `Scan` of scan.rs. */
 int patho_jpeg_decode(struct patho_jpeg *self, void *scan, struct patho_bytes head, struct patho_bytes body, const struct patho_part *part, uint8_t *out,
-                      size_t pitch) {
+                      size_t pitch, void *averager, uint32_t first) {
   size_t needed = (size_t)part->tile_width * 3 * ROWS;
   if (self->scratch_size < needed) {
     free(self->scratch);
@@ -227,6 +237,8 @@ int patho_jpeg_decode(struct patho_jpeg *self, void *scan, struct patho_bytes he
   self->source.bytes_in_buffer = head.size;
   self->rest = body;
   self->scan = scan;
+  self->averager = averager;
+  self->first = first;
   volatile int verdict = REFUSED;
   if (!setjmp(self->escape)) verdict = decode(self, part, out, pitch);
   jpeg_abort_decompress(&self->cinfo);

@@ -85,15 +85,14 @@ fn job<'a>(given: &PyJob, held: &'a Held) -> PyResult<paint::Job<'a>> {
 /// pixels, a multiple of `size`. `tiles`, int64 (n, 9), are rows of a table as `tiles.py` has it, whose last number is a place in `data`;
 /// size 0 is white. `head` is what the level's tiles share, from SOI on.
 ///
-/// Returns (painted, seconds of decoding, seconds of averaging). Not painted is what is damaged, or of an unusual kind: ask another
-/// decoder. Raises ValueError for a part outside of its tile or region.
+/// Returns (painted, seconds that it took). Not painted is what is damaged, or of an unusual kind: ask another decoder. Raises ValueError for a part outside of its tile or region.
 #[pyfunction]
 #[pyo3(name = "paint")]
-fn paint_jobs(py: Python, jobs: Vec<PyJob>) -> PyResult<(Vec<bool>, f64, f64)> {
+fn paint_jobs(py: Python, jobs: Vec<PyJob>) -> PyResult<(Vec<bool>, f64)> {
     let held = jobs.iter().map(hold).collect::<PyResult<Vec<_>>>()?;
     let work = jobs.iter().zip(&held).map(|(given, held)| job(given, held)).collect::<PyResult<Vec<_>>>()?;
     let outcome = py.detach(|| paint::paint(work));
-    Ok((outcome.painted, outcome.decoding.as_secs_f64(), outcome.averaging.as_secs_f64()))
+    Ok((outcome.painted, outcome.spent.as_secs_f64()))
 }
 
 #[pymodule]

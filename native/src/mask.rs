@@ -51,12 +51,14 @@ pub struct Mask<'a> {
 
 impl<'a> Mask<'a> {
     pub fn new(bits: &'a [u8], stride: usize) -> Self {
-        let (mut rows, mut bytes) = (usize::MAX..0, usize::MAX..0);
+        let (mut rows, mut bytes) = (0..0, 0..0);
         for (y, row) in bits.chunks_exact(stride.max(1)).enumerate() {
             let Some(first) = row.iter().position(|&byte| byte != 0) else { continue };
             let end = row.iter().rposition(|&byte| byte != 0).unwrap_or(first) + 1;
-            rows = rows.start.min(y)..y + 1;
-            bytes = bytes.start.min(first)..bytes.end.max(end);
+            (rows, bytes) = match rows.is_empty() {
+                true => (y..y + 1, first..end),
+                false => (rows.start..y + 1, first.min(bytes.start)..end.max(bytes.end)),
+            };
         }
         Self { bits, stride, rows, bytes }
     }

@@ -1,10 +1,10 @@
-//! Patches out of stored tiles: each tile's part is decoded to its place in the region, and the region averaged to the patch.
+//! Patches out of stored tiles: each tile's part is decoded to its place in the patch, or averaged into it row by row.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::area;
+use crate::area::{Averager, Place};
 use crate::jpeg::{Decoder, Part, Stream};
 
 const WHITE: u8 = 255;
@@ -25,6 +25,10 @@ impl<'a> Tile<'a> {
     /// Whether the part lies in a region of `edge` pixels.
     pub fn fits(&self, edge: usize) -> bool {
         self.part.is_sound() && self.column + self.part.width as usize <= edge && self.row + self.part.height as usize <= edge
+    }
+
+    fn place(&self) -> Place {
+        Place { column: self.column, row: self.row, width: self.part.width as usize, height: self.part.height as usize }
     }
 
     /// The head first, in place of the tile's own start; a JFIF marker would win over the head's word that the tile is RGB.
@@ -55,14 +59,12 @@ pub struct Job<'a> {
 #[derive(Default)]
 pub struct Outcome {
     pub painted: Vec<bool>,
-    pub decoding: Duration,
-    pub averaging: Duration,
+    pub spent: Duration,
 }
 
 #[derive(Default)]
 struct Kept {
     decoder: Option<Decoder>,
-    region: Vec<u8>,
 }
 
 thread_local! {
@@ -85,17 +87,11 @@ fn paint_one(kept: &mut Kept, job: &mut Job, outcome: &mut Outcome) -> bool {
     let decoder = kept.decoder.insert(decoder);
     if job.edge == job.size {
         let painted = decode(decoder, &job.tiles, job.edge, job.out);
-        outcome.decoding += start.elapsed();
+        outcome.spent += start.elapsed();
         return painted;
     }
-    kept.region.resize(job.edge * job.edge * 3, 0);
-    let painted = decode(decoder, &job.tiles, job.edge, &mut kept.region);
-    let middle = Instant::now();
-    if painted {
-        area::average(&kept.region, job.edge, job.edge / job.size, job.out);
-    }
-    outcome.decoding += middle - start;
-    outcome.averaging += middle.elapsed();
+    let painted = average(decoder, job);
+    outcome.spent += start.elapsed();
     painted
 }
 
@@ -109,4 +105,19 @@ fn decode(decoder: &mut Decoder, tiles: &[Tile], edge: usize, region: &mut [u8])
         }
         decoder.decode(tile.stream(), tile.part, region, offset, pitch)
     })
+}
+
+fn average(decoder: &mut Decoder, job: &mut Job) -> bool {
+    let mut averager = Averager::new(job.out, job.size, job.edge / job.size, job.tiles.iter().map(Tile::place));
+    let painted = job.tiles.iter().all(|tile| {
+        averager.begin(tile.place());
+        if tile.data.is_empty() {
+            let row = vec![WHITE; tile.part.width as usize * 3];
+            (0..tile.part.height).for_each(|_| averager.take(&row, 0, 1));
+            return true;
+        }
+        decoder.decode_into(tile.stream(), tile.part, &mut averager)
+    });
+    averager.finish();
+    painted
 }

@@ -32,6 +32,7 @@ unsafe fn slice_mut<T: Element>(buffer: &PyBuffer<T>) -> PyResult<&mut [T]> {
 /// `pages` of `shape[2]` rows of tiles lie between `bounds` in `data`; `shape` is (rows, columns, rows a page). Returns whether all are
 /// there; what is damaged is for Python to judge.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)]
 pub fn locate(
     py: Python,
     data: &[u8],

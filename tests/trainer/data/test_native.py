@@ -184,6 +184,21 @@ def test_whole_ratios_are_averaged_as_opencv_does(ratio):
     np.testing.assert_array_equal(out, slide.resample(decode.tile(level, data), size))
 
 
+@pytest.mark.parametrize("ratio", [2, 3, 8])
+def test_what_lies_where_tiles_meet_is_averaged_as_opencv_does(ratio):
+    opened, content, random = slide.open(str(slides.CMU)), memoryview(slides.CMU.read_bytes()), np.random.default_rng(ratio)
+    level, size = opened.facts.levels[0], 512 // ratio
+    for number in range(12):
+        x, y = (int(random.integers(0, length - size * ratio)) for length in (level.width, level.height))
+        reads = slide.plan(opened.facts, opened.record, 0, x, y, size * ratio, size * ratio)
+        missing = number % len(reads)  # as if the file left that one out
+        reads = [read._replace(buffer=k, size=read.size * (k != missing)) for k, read in enumerate(reads)]
+        data, out = [content[r.offset : r.offset + r.size] for r in reads], np.zeros((size, size, 3), np.uint8)
+        assert native.paint([native.job(level, np.array(reads), data, size * ratio, out)])[0] == [True]
+        whole = slide.assemble(opened.facts, 0, reads, data, size * ratio, size * ratio)
+        np.testing.assert_array_equal(out, slide.resample(whole, size), str((x, y)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JPEGS)
 def test_a_thousand_random_regions_of_every_jpeg_format_are_equal_to_the_byte(name, tmp_path):

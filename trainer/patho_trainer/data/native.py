@@ -33,6 +33,6 @@ def job(level: catalog.Level, table: tiles.Ints, data: Sequence[storage.Buffer],
     return out, edge, decode.jpeg_head(encoding), encoding.photometric == decode.RGB, (level.tile_width, level.tile_height), table, data
 
 
-def paint(jobs: Sequence[Job]) -> tuple[list[bool], float, float]:
-    """Which jobs were painted, and the seconds spent on decoding and on averaging. What was not painted is for `decode.tile`."""
-    return core.paint(jobs) if jobs else ([], 0.0, 0.0)
+def paint(jobs: Sequence[Job]) -> tuple[list[bool], float]:
+    """Which jobs were painted, and the seconds that it took, averaging included. What was not painted is for `decode.tile`."""
+    return core.paint(jobs) if jobs else ([], 0.0)

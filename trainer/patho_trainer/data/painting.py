@@ -29,11 +29,13 @@ class Job(NamedTuple):
 
 
 def paint(jobs: Sequence[Job], local: copies.Copies, counters: stats.Stats) -> list[bool]:
-    """Paint some patches one after the other; False where a tile is undecodable or a slide gone. Adds to stages `decode` and `resize`."""
+    """Paint some patches one after the other; False where a tile is undecodable or a slide gone.
+
+    Adds to the stages `decode` and `resize`; the native core, which averages while it decodes, to the former alone.
+    """
     fit = [_is_native(job) for job in jobs]
-    done, decoding, averaging = native.paint([_native(job, job.out) for job, fits in zip(jobs, fit, strict=True) if fits])
-    counters.spend("decode", decoding)
-    counters.spend("resize", averaging)
+    done, spent = native.paint([_native(job, job.out) for job, fits in zip(jobs, fit, strict=True) if fits])
+    counters.spend("decode", spent)
     painted = iter(done)
     good = [fits and next(painted) for fits in fit]
     others = iter(_paint([job for job, is_done in zip(jobs, good, strict=True) if not is_done], local, counters))
