@@ -7,7 +7,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
+VERSION = 5  # of what Python and the core agree on: raised with every change of it, here and in `native/src/lib.rs`
 
 
 def load() -> Any:
