@@ -114,15 +114,17 @@ class Pod:
             return bytes(answer.read())
 
     def wait_for(self, condition: Callable[[report.ProgressReport], bool]) -> report.ProgressReport:
-        """Until its progress is as wanted."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        """Until its progress is as wanted; as long as there is any, however slow."""
+        end, before = time.monotonic() + PATIENCE_SECONDS, None
         while time.monotonic() < end:
             assert self.popen.poll() is None, f"the pod ended with {self.popen.returncode} before"
             found = progress.read(workspace.Workspace(self.space))
             if found and condition(found):
                 return found
+            if found and (found.stage, found.step) != before:
+                end, before = time.monotonic() + PATIENCE_SECONDS, (found.stage, found.step)
             time.sleep(0.02)
-        raise AssertionError(f"not in {PATIENCE_SECONDS:.0f} s")
+        raise AssertionError(f"no progress in {PATIENCE_SECONDS:.0f} s")
 
     def worker_pid(self, rank: int) -> int:
         """The process of a rank."""
@@ -137,6 +139,14 @@ class Pod:
         """As a node that loses power."""
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait(PATIENCE_SECONDS)
+
+    def stop(self, after: int) -> report.LastWords:
+        """Stop it as a node does that is drained, after a step later than `after`; its last words."""
+        self.wait_for(lambda now: now.stage == "Training" and now.step > after)
+        self.popen.terminate()
+        code, words = self.end()
+        assert code == names.EXIT_STOPPED
+        return words
 
     def end(self) -> tuple[int, report.LastWords]:
         """Wait for its end: exit code and last words."""

@@ -12,36 +12,38 @@ from patho_trainer.data import storage
 from tests.trainer import runs, servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a pod imports torch three times
-STEPS = 10
+ENDLESS = 100_000  # steps: whoever is to be disturbed is still at work, on any machine
+COMPARED = 10  # steps that are the same in all runs
 
 
 def spec(folder: pathlib.Path, **changes):
-    return runs.spec(folder, **{"training__steps": STEPS, "compute__processesPerNode": 2} | changes)
+    return runs.spec(folder, **{"training__steps": ENDLESS, "training__warmupSteps": 1, "compute__processesPerNode": 2} | changes)
 
 
 def by_step(entries: list[dict]) -> dict[int, dict]:
-    """Entries by step; a step that was done twice must have been the same twice."""
+    """Entries of the steps that are compared; a step that was done twice must have been the same twice."""
     found: dict[int, dict] = {}
     for entry in entries:
         assert found.setdefault(entry["step"], entry) == entry
-    return found
+    return {step: found[step] for step in range(1, COMPARED + 1)}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A run that nothing disturbs: what it served on the way, how it ended, and its steps."""
+    """A run that nothing disturbs: what it served on the way, and its steps."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with runs.pod(spec(folder), folder) as pod:
         pod.wait_for(lambda now: now.step >= 2 and now.stage == "Training")
         served = {path: pod.get(path) for path in ("/metrics", "/progress", "/healthz")}
+        pod.stop(after=COMPARED)
+        return served, by_step(runs.steps(pod.space))
+
+
+def test_a_run_ends_with_its_last_checkpoint(tmp_path):
+    with runs.pod(spec(tmp_path, training__steps=3, compute__processesPerNode=1), tmp_path) as pod:
         code, words = pod.end()
-        return served, code, words, by_step(runs.steps(pod.space))
-
-
-def test_a_run_ends_with_its_last_checkpoint(undisturbed):
-    _, code, words, steps = undisturbed
-    assert (code, words.reason, words.step, words.checkpoint.step) == (0, "Completed", STEPS, STEPS)
-    assert sorted(steps) == list(range(1, STEPS + 1))
+        assert (code, words.reason, words.step, words.checkpoint.step) == (0, "Completed", 3, 3)
+        assert [entry["step"] for entry in runs.steps(pod.space)] == [1, 2, 3]
 
 
 def test_metrics_are_scraped_while_it_runs(undisturbed):
@@ -53,7 +55,7 @@ def test_metrics_are_scraped_while_it_runs(undisturbed):
 
 def test_progress_is_served_while_it_runs(undisturbed):
     found = report.ProgressReport.model_validate_json(undisturbed[0]["/progress"])
-    assert (found.run_id, found.stage, found.total_steps) == (runs.RUN_ID, "Training", STEPS)
+    assert (found.run_id, found.stage, found.total_steps) == (runs.RUN_ID, "Training", ENDLESS)
     assert found.step >= 2
     assert undisturbed[0]["/healthz"] == b"ok\n"
 
@@ -61,21 +63,18 @@ def test_progress_is_served_while_it_runs(undisturbed):
 def test_a_run_that_is_killed_after_a_save_began_and_stopped_later_is_the_same_run_bit_by_bit(undisturbed, tmp_path):
     wanted, seen = spec(tmp_path), []
     with runs.pod(wanted, tmp_path) as pod:
-        pod.wait_for(lambda now: now.step >= 4)
+        pod.wait_for(lambda now: now.step >= 4 and now.checkpoint is not None)
         pod.kill()
         seen += runs.steps(pod.space)
     assert checkpoint.latest(wanted.checkpoints.url, storage.Bucket()).step >= 2
     with runs.pod(wanted, tmp_path) as pod:
-        pod.wait_for(lambda now: now.step >= 6)
-        pod.popen.terminate()
-        code, words = pod.end()
-        assert (code, words.reason) == (143, "Stopped")
-        assert words.checkpoint.step == words.step
+        words = pod.stop(after=seen[-1]["step"])
+        assert (words.reason, words.checkpoint.step) == ("Stopped", words.step)
         seen += runs.steps(pod.space)
     with runs.pod(wanted, tmp_path) as pod:
-        assert pod.end()[0] == 0
+        pod.stop(after=max(COMPARED, words.step))
         seen += runs.steps(pod.space)
-    assert by_step(seen) == undisturbed[3]
+    assert by_step(seen) == undisturbed[1]
 
 
 def test_a_killed_worker_is_restarted_in_place_and_counted(undisturbed, tmp_path):
@@ -85,8 +84,8 @@ def test_a_killed_worker_is_restarted_in_place_and_counted(undisturbed, tmp_path
         found = pod.wait_for(lambda now: now.restarts == 1)
         pod.wait_for(lambda now: now.stage == "Training" and now.step > found.step)
         assert f"{names.TRAIN_RESTARTS} 1.0".encode() in pod.get("/metrics")
-        assert pod.end()[0] == 0
-        assert by_step(runs.steps(pod.space)) == undisturbed[3]
+        pod.stop(after=COMPARED)
+        assert by_step(runs.steps(pod.space)) == undisturbed[1]
 
 
 def test_a_lost_pod_is_replaced_and_the_gang_goes_on(undisturbed, tmp_path):
@@ -96,10 +95,14 @@ def test_a_lost_pod_is_replaced_and_the_gang_goes_on(undisturbed, tmp_path):
         with runs.pod(wanted, tmp_path / "1", node=1, rank0=rank0) as lost:
             first.wait_for(lambda now: now.step >= 3)
             lost.kill()
+            reached = runs.steps(first.space)[-1]["step"]
         with runs.pod(wanted, tmp_path / "1", node=1, rank0=rank0) as new:
-            assert (first.end()[0], new.end()[0]) == (0, 0)
-        losses = {entry["step"]: entry["loss"] for entry in runs.steps(first.space)}
-    assert losses == {step: entry["loss"] for step, entry in undisturbed[3].items()}
+            first.wait_for(lambda now: now.stage == "Training" and now.step > max(COMPARED, reached))
+            for pod in (first, new):
+                pod.popen.terminate()
+            assert (first.end()[0], new.end()[0]) == (143, 143)
+        found = by_step(runs.steps(first.space))
+    assert [entry["loss"] for entry in found.values()] == [entry["loss"] for entry in undisturbed[1].values()]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it: killed in the middle, called again, and all that it promises is there."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -21,8 +22,11 @@ def start(folder: pathlib.Path) -> subprocess.Popen[str]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes below one, their own children last."""
-    children = [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Processes below one, their own children last; none of one that has just ended."""
+    try:
+        children = [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
     return children + [below for child in children for below in descendants(child)]
 
 
@@ -41,7 +45,8 @@ def outputs(tmp_path_factory):
     with start(folder) as killed:
         wait_for_checkpoint(folder, killed)
         for pid in descendants(killed.pid):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it went with its parent
+                os.kill(pid, signal.SIGKILL)
         first = killed.communicate()[0]
     assert killed.returncode != 0
     with start(folder) as again:

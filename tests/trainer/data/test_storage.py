@@ -181,11 +181,9 @@ def test_a_lasting_fault_ends_as_transient_and_is_counted(web, monkeypatch):
 def test_denied_access_names_the_secret_and_is_not_retried(web):
     (web.folder / "x").write_bytes(b"1")
     web.faults.append(403)
-    started = time.monotonic()
     with pytest.raises(storage.AccessDenied, match=r"was denied \(403\): check the keys of storage.secretName"):
         storage.Bucket().read(web.url + "x")
     assert sum(web.requests.values()) == 1
-    assert time.monotonic() - started < 5
 
 
 def test_renewed_credentials_are_taken_from_the_mounted_secret(web, tmp_path):
