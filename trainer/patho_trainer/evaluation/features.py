@@ -9,13 +9,15 @@ the data: a change of any of them, and nothing else, makes new features.
 
 # N samples
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
@@ -99,9 +101,22 @@ def compute(
 
 
 def load(where: Place) -> dict[str, NDArray[Any]]:
-    """The arrays of all units, part after part. Raises NotFound unless every part is there."""
-    parts = list(_parts(where))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """The arrays of all units, part after part, in files that are mapped to memory and gone with the arrays: they may be larger than it.
+    Raises NotFound unless every part is there."""
+    with contextlib.ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+        for part in _parts(where):
+            for name, array in part.items():
+                if name not in files:
+                    files[name] = stack.enter_context(tempfile.TemporaryFile())
+                files[name].write(np.ascontiguousarray(array).data)
+        return {name: _mapped(file, part[name]) for name, file in files.items()}
+
+
+def _mapped(file: IO[bytes], like: NDArray[Any]) -> NDArray[Any]:
+    """All rows that were written to a file, each like those of an array."""
+    file.flush()
+    return np.memmap(file, dtype=like.dtype, mode="r+").reshape(-1, *like.shape[1:])
 
 
 def _parts(where: Place) -> Iterator[Arrays]:

@@ -80,8 +80,9 @@ def _segment(
     progress: Progress,
 ) -> tuple[results.TaskOutcome, exhibits.Exhibit]:
     data = source.data
-    patches = segmentation.Masked(*(torch.from_numpy(arrays[name]).to(device) for name in (features.FEATURES, "images", "masks")))
-    splits = {name: patches.take(rows) for name, rows in _rows(data, arrays["units"]).items()}
+    tokens_NDGG, images_N3SS, masks_NSS = (torch.from_numpy(arrays[name]) for name in (features.FEATURES, "images", "masks"))
+    patches = segmentation.Masked(tokens_NDGG, images_N3SS, masks_NSS, device)
+    splits = {name: patches.part(rows) for name, rows in _rows(data, arrays["units"]).items()}
     train, choosing, scoring = (splits[name] for name in ("train", data.chosen_on, data.scored_on))
     recipe = protocols.segmentation(len(train), spec.max_steps or protocols.SEGMENTATION_STEPS)
     seeds, trained = range(spec.seed, spec.seed + spec.runs), []
@@ -97,10 +98,11 @@ def _segment(
         results.Run(seed=seed, score=segmentation.dice(c), chosen_at=run.val_score, best_epoch=run.best_epoch, steps=run.steps)
         for seed, run, c in zip(seeds, trained, counts, strict=True)
     ]
-    pixels_RCC, tokens_NF = torch.stack([c.sum(dim=0) for c in counts]), train.tokens_NDGG.mean(dim=(2, 3))
+    pixels_RCC = torch.stack([c.sum(dim=0) for c in counts])
+    tokens_NF = torch.cat([batch.tokens_NDGG.mean(dim=(2, 3)) for batch in train.batches(recipe.batch_size)])
     sizes = {name: len(split) for name, split in splits.items()}
     outcome = _outcome(task, source, recipe, sizes, runs, pixels_RCC, tokens_NF, results.DICE)
-    shown = scoring.take(torch.linspace(0, len(scoring) - 1, min(exhibits.PICTURES, len(scoring)), device=device).round().long())
+    shown = scoring.take(torch.linspace(0, len(scoring) - 1, min(exhibits.PICTURES, len(scoring))).round().long())
     predicted_NSS = segmentation.predict(trained[0].decoder, shown, encoder.normalization, recipe.batch_size)
     return outcome, exhibits.Exhibit((), exhibits.pictures(shown.images_N3SS, shown.masks_NSS, predicted_NSS))
 

@@ -8,7 +8,7 @@ The features are computed once; a step is the decoder's alone.
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -19,22 +19,36 @@ from patho_trainer.evaluation import encoder, linear, protocols
 
 HIDDEN = (64, 32, 32)  # channels of kaiko-eva's ConvDecoderWithImage
 SMOOTH = 1e-5  # MONAI's
+CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """Tokens float32 (N, D, G, G), pixels uint8 (N, 3, S, S) and class indices uint8 (N, S, S) of patches."""
+    """Tokens float32 (N, D, G, G), pixels uint8 (N, 3, S, S) and class indices uint8 (N, S, S) of patches, which may be more than fit into
+    memory: files that are mapped. `rows_N`, where given, are those that count; `device` is where they are computed with."""
 
     tokens_NDGG: torch.Tensor
     images_N3SS: torch.Tensor
     masks_NSS: torch.Tensor
+    device: torch.device = CPU
+    rows_N: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.masks_NSS)
+        return len(self.masks_NSS if self.rows_N is None else self.rows_N)
+
+    def part(self, rows: torch.Tensor) -> "Masked":
+        """The patches of these numbers, where they lie."""
+        return dataclasses.replace(self, rows_N=rows if self.rows_N is None else self.rows_N[rows])
 
     def take(self, rows: torch.Tensor) -> "Masked":
-        """The patches of these numbers."""
-        return Masked(self.tokens_NDGG[rows], self.images_N3SS[rows], self.masks_NSS[rows])
+        """A copy of the patches of these numbers, on the device."""
+        rows = rows if self.rows_N is None else self.rows_N[rows]
+        tokens, images, masks = (t[rows].to(self.device) for t in (self.tokens_NDGG, self.images_N3SS, self.masks_NSS))
+        return Masked(tokens, images, masks, self.device)
+
+    def batches(self, size: int) -> Iterator["Masked"]:
+        """Copies of all patches in turn, on the device."""
+        return map(self.take, torch.split(torch.arange(len(self)), size))
 
 
 class Decoder(nn.Module):
@@ -99,7 +113,7 @@ def fit(
 ) -> Trained:
     """Train one decoder and keep it at its best validation score, measured after every whole epoch (of an
     epoch that max_steps breaks off only where it is the first), as in kaiko-eva. `progress` gets the steps done."""
-    decoder = start(train.tokens_NDGG.shape[1], classes, seed).to(train.masks_NSS.device)
+    decoder = start(train.tokens_NDGG.shape[1], classes, seed).to(train.device)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     best, step, epoch = Trained(decoder, -math.inf, 0, 0), 0, 0
     while step < recipe.max_steps and epoch - best.best_epoch < recipe.patience_epochs:
@@ -108,7 +122,7 @@ def fit(
         validates = step + len(batches) <= recipe.max_steps or epoch == 0
         for rows in batches[: recipe.max_steps - step]:
             optimizer.param_groups[0]["lr"] = protocols.learning_rate(recipe, step, epoch)
-            train_step(decoder, optimizer, train.take(rows.to(train.masks_NSS.device)), normalization)
+            train_step(decoder, optimizer, train.take(rows), normalization)
             step += 1
             progress(step)
         epoch += 1
@@ -141,22 +155,28 @@ def train_step(decoder: Decoder, optimizer: torch.optim.Optimizer, batch: Masked
 @torch.inference_mode()
 def predict(decoder: Decoder, patches: Masked, normalization: Normalization, batch_size: int) -> torch.Tensor:
     """Class indices (N, S, S) uint8."""
-    decoder.eval()
-    found = []
-    for rows in torch.split(torch.arange(len(patches), device=patches.masks_NSS.device), batch_size):
-        batch = patches.take(rows)
-        logits_BCSS = decoder(batch.tokens_NDGG, encoder.normalized(batch.images_N3SS, normalization))
-        found.append(logits_BCSS.argmax(dim=1).to(torch.uint8))
-    return torch.cat(found)
+    return torch.cat([_predicted(decoder, batch, normalization) for batch in patches.batches(batch_size)])
 
 
+@torch.inference_mode()
 def confusion(decoder: Decoder, patches: Masked, normalization: Normalization, batch_size: int) -> torch.Tensor:
     """Pixel counts (N, C, C) of each patch: true classes in rows, predicted ones in columns."""
     classes = decoder.classifier.out_channels
-    predicted_NSS = predict(decoder, patches, normalization, batch_size)
-    patch_N1 = torch.arange(len(patches), device=predicted_NSS.device)[:, None]
-    cell_NP = (patch_N1 * classes + patches.masks_NSS.flatten(1)) * classes + predicted_NSS.flatten(1)
-    return torch.bincount(cell_NP.flatten(), minlength=len(patches) * classes**2).view(len(patches), classes, classes)
+    return torch.cat(
+        [_counts(batch.masks_NSS, _predicted(decoder, batch, normalization), classes) for batch in patches.batches(batch_size)]
+    )
+
+
+def _predicted(decoder: Decoder, batch: Masked, normalization: Normalization) -> torch.Tensor:
+    decoder.eval()
+    logits_BCSS: torch.Tensor = decoder(batch.tokens_NDGG, encoder.normalized(batch.images_N3SS, normalization))
+    return logits_BCSS.argmax(dim=1).to(torch.uint8)
+
+
+def _counts(masks_BSS: torch.Tensor, predicted_BSS: torch.Tensor, classes: int) -> torch.Tensor:
+    patch_B1 = torch.arange(len(masks_BSS), device=masks_BSS.device)[:, None]
+    cell_BP = (patch_B1 * classes + masks_BSS.flatten(1)) * classes + predicted_BSS.flatten(1)
+    return torch.bincount(cell_BP.flatten(), minlength=len(masks_BSS) * classes**2).view(len(masks_BSS), classes, classes)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
