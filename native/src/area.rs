@@ -157,6 +157,11 @@ type Halve = fn(&[u8], &[u8], &mut [u8]);
 
 fn halving() -> Halve {
     #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return |upper, lower, line| unsafe { halve_avx2(upper, lower, line) };
+    }
+    #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("ssse3") {
         // SAFETY: the processor has SSSE3.
         return |upper, lower, line| unsafe { halve_ssse3(upper, lower, line) };
@@ -188,6 +193,29 @@ fn halve_ssse3(upper: &[u8], lower: &[u8], line: &mut [u8]) {
             _mm_storel_epi64(line.as_mut_ptr().add(at).cast(), _mm_packus_epi16(mean, mean));
         }
         at += 6;
+    }
+    halve(&upper[at * 2..], &lower[at * 2..], &mut line[at..]);
+}
+
+/// As `halve_ssse3`, four pixels a turn.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn halve_avx2(upper: &[u8], lower: &[u8], line: &mut [u8]) {
+    use std::arch::x86_64::*;
+    let pairs = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11, -1, -1, -1, -1));
+    let (ones, two) = (_mm256_set1_epi8(1), _mm256_set1_epi16(2));
+    let mut at = 0;
+    while at * 2 + 28 <= upper.len().min(lower.len()) && at + 14 <= line.len() {
+        // SAFETY: 28 bytes are left in both rows and 14 in the line, of which the last two are written again by the next turn.
+        unsafe {
+            let load = |row: &[u8]| _mm256_loadu2_m128i(row.as_ptr().add(at * 2 + 12).cast(), row.as_ptr().add(at * 2).cast());
+            let sum = |row: &[u8]| _mm256_maddubs_epi16(_mm256_shuffle_epi8(load(row), pairs), ones);
+            let mean = _mm256_srli_epi16::<2>(_mm256_add_epi16(_mm256_add_epi16(sum(upper), sum(lower)), two));
+            let packed = _mm256_packus_epi16(mean, mean);
+            _mm_storel_epi64(line.as_mut_ptr().add(at).cast(), _mm256_castsi256_si128(packed));
+            _mm_storel_epi64(line.as_mut_ptr().add(at + 6).cast(), _mm256_extracti128_si256::<1>(packed));
+        }
+        at += 12;
     }
     halve(&upper[at * 2..], &lower[at * 2..], &mut line[at..]);
 }

@@ -70,6 +70,7 @@ pub struct Table {
     steps: Box<[Step; PREFIXES]>,
     pairs: Box<[Pair; PREFIXES]>,
     leaps: OnceCell<Box<[Leap; 1 << LEAP]>>,
+    rare: Vec<Step>,   // of the 16-bit prefixes from the first on whose code is longer than a look
     limits: [u32; 17], // first 16-bit prefix beyond the codes of a length
     shifts: [i32; 17], // from a code of a length to its symbol's place
 }
@@ -78,7 +79,7 @@ impl Table {
     /// `is_ac`: symbols are runs and sizes, else sizes alone.
     pub fn new(definition: Definition, is_ac: bool) -> Self {
         let (steps, pairs) = (boxed(), boxed());
-        let mut table = Self { definition, steps, pairs, leaps: OnceCell::new(), limits: [0; 17], shifts: [0; 17] };
+        let mut table = Self { definition, steps, pairs, leaps: OnceCell::new(), rare: Vec::new(), limits: [0; 17], shifts: [0; 17] };
         let (mut code, mut place) = (0u32, 0i32);
         for length in 1..=16 {
             let count = u32::from(definition.counts[length as usize]);
@@ -87,6 +88,8 @@ impl Table {
             table.limits[length as usize] = code << (16 - length);
             if length <= LOOK {
                 table.look_up(code - count..code, length, is_ac);
+            } else {
+                table.look_far(code - count..code, length, is_ac);
             }
             code <<= 1;
         }
@@ -107,12 +110,26 @@ impl Table {
         }
     }
 
+    /// What to find, code by code, under the 16-bit prefixes that begin with some codes of a length beyond a look.
+    fn look_far(&mut self, codes: Range<u32>, length: u32, is_ac: bool) {
+        for code in codes {
+            let step = self.symbol(code << (16 - length), length as usize..=16, is_ac).unwrap_or_default();
+            self.rare.resize(self.rare.len() + (1 << (16 - length)), step);
+        }
+    }
+
+    /// A symbol whose code is longer than a look. None where there is no such code.
+    #[inline(always)]
+    fn far(&self, bits: &Bits) -> Option<Step> {
+        let place = bits.peek(16).wrapping_sub(self.limits[LOOK as usize]);
+        self.rare.get(place as usize).copied().filter(|step| step.bits > 0)
+    }
+
     pub fn is(&self, definition: &Definition) -> bool {
         self.definition == *definition
     }
 
     /// The symbol whose code, of one of these lengths, 16 bits begin with. None where there is no such code.
-    #[inline(never)]
     fn symbol(&self, prefix: u32, mut lengths: RangeInclusive<usize>, is_ac: bool) -> Option<Step> {
         let length = lengths.find(|&length| prefix < self.limits[length])?;
         let place = (prefix >> (16 - length)) as i32 + self.shifts[length];
@@ -170,7 +187,7 @@ impl Table {
         bits.refill()?;
         let mut step = self.steps[bits.peek(LOOK) as usize];
         if step.bits == 0 {
-            step = self.symbol(bits.peek(16), LOOK as usize + 1..=16, false)?;
+            step = self.far(bits)?;
         }
         Some(bits.value(step.bits, step.size))
     }
@@ -239,7 +256,7 @@ impl Table {
         bits.refill()?;
         let mut step = self.steps[bits.peek(LOOK) as usize];
         if step.bits == 0 {
-            step = self.symbol(bits.peek(16), LOOK as usize + 1..=16, true)?;
+            step = self.far(bits)?;
         }
         Some((u32::from(step.advance), bits.value(step.bits, step.size) as i16))
     }
