@@ -54,7 +54,9 @@ def watched(cluster: Cluster, operator: release.Operator, processes: Processes, 
             found = Watched(
                 prometheus.start(processes, program, targets(operator.port, pod.port), alerts.RULES), begin, folder / "watch.txt"
             )
-            waiting.until(lambda: stage(here) == "Training", what="progress in the status", seconds=120)
+            pod.wait_for(lambda now: now.stage == "Training")
+            with pod.held(rank=0):
+                waiting.until(lambda: stage(here) == "Training", what="progress in the status", seconds=120)
             watch = f"{kubectl_binary()} get ppt --namespace=watched --watch > {found.shown}"
             processes.start("watch", ["bash", "-c", f"exec {watch}"], here.environment())
             assert pod.end()[0] == 0

@@ -135,6 +135,16 @@ class Pod:
                     return int(environ.parent.name)
         raise AssertionError(f"no process has rank {rank}")
 
+    @contextlib.contextmanager
+    def held(self, rank: int) -> Iterator[None]:
+        """While a worker stands still, and with it all that train together: others may take their time to look."""
+        pid = self.worker_pid(rank)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """As a node that loses power."""
         self.popen.send_signal(signal.SIGKILL)
