@@ -1,15 +1,11 @@
 """Fetching by the native core: the bytes that obstore fetches, from real servers; whatever goes wrong is left to obstore."""
 
 import asyncio
-import contextlib
-import dataclasses
 import os
 import pathlib
-import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -17,7 +13,7 @@ import pytest
 from patho_api import common
 from patho_trainer.data import fetching, storage, stores, urls
 from tests.cluster import pki
-from tests.trainer import servers
+from tests.trainer import servers, speaker
 
 if not fetching.fetches():
     pytest.skip("NOT RUN: native fetch: make native builds it", allow_module_level=True)
@@ -176,13 +172,13 @@ HEAD = b'Content-Range: bytes 5-8/99\r\nETag: "1"\r\nLast-Modified: Wed, 25 Nov 
     ],
 )
 def test_every_way_to_send_a_body_is_understood_and_everything_else_is_no_answer(answer, served):
-    with speaker(answer) as server:
+    with speaker.serve(answer) as server:
         assert ask(server.url) == (b"body" if served else None)
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced():
     answer = b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbody"  # and then closes, without having said so
-    with speaker(answer) as server:
+    with speaker.serve(answer) as server:
 
         async def story():
             fetcher = core_fetcher(server.url)
@@ -204,48 +200,8 @@ def ask(url):
     return buffer and bytes(buffer)
 
 
-@dataclasses.dataclass
-class Speaker:
-    """What a server was asked, how many connections it has, and how many of them their clients have closed."""
-
-    url: str
-    asked: threading.Semaphore
-    closed: threading.Semaphore
-
-
-@contextlib.contextmanager
-def speaker(answer: bytes | None):
-    """A server that says the same to every first request of a connection and hangs up; None: says nothing until its client does."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    told = Speaker(f"http://127.0.0.1:{listener.getsockname()[1]}/", threading.Semaphore(0), threading.Semaphore(0))
-
-    def talk(connection):
-        with connection, contextlib.suppress(OSError):
-            connection.recv(4096)
-            told.asked.release()
-            if answer is None:
-                connection.recv(4096)
-                told.closed.release()
-            else:
-                connection.sendall(answer)
-
-    def serve():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=talk, args=[listener.accept()[0]], daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield told
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-
-
 def test_a_task_that_is_cancelled_closes_its_connections_at_once():
-    with speaker(None) as server:
+    with speaker.serve(None) as server:
 
         async def story():
             bucket = storage.Bucket()
@@ -294,7 +250,7 @@ def tell(url, what, **environment):
 
 
 def test_a_program_ends_while_requests_are_on_their_way():
-    with speaker(None) as server:
+    with speaker.serve(None) as server:
         process = begin(server.url + "x", "leaves")
         server.asked.acquire()
         assert process.communicate("\n", timeout=20) == ("", "")
