@@ -20,7 +20,7 @@ from patho_trainer import errors, task, verdict, workspace
 WATCH_SECONDS = 0.2
 PEERS_SECONDS = 15.0  # how often pods of one run look for each other's verdict in the bucket: 1,000 pods ask 67 times a second
 WAITING_SECONDS = 30.0
-ASKED_TIMES, ASKED_EVERY_SECONDS = 4, 2.0  # whether pod 0 is gone: a busy one, or a line that fails for a moment, answers in the end
+ASKED_TIMES, ASKED_EVERY_SECONDS = 3, 1.0  # whether pod 0 is gone: a busy one, or a line that fails for a moment, answers in the end
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else every worker warns of DDP's `find_unused_parameters`, which is meant
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
