@@ -105,6 +105,50 @@ def test_renewed_credentials_reach_the_core(web, tmp_path):
     assert asyncio.run(story()) == [1, 3, 1]  # refused to the core and to obstore, then answered to obstore; then to the core
 
 
+@pytest.fixture
+def keyed(web, tmp_path):
+    """A bucket whose keys lie in a mounted secret, and what changes them there and at the server."""
+    (web.folder / "bucket").mkdir()
+    (web.folder / "bucket" / "x").write_bytes(DATA)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "secret_access_key").write_text("s")
+
+    def renew(key):
+        web.access_key = key
+        (secret / "access_key_id").write_text(key)
+
+    renew("first")
+    return storage.Bucket(common.Storage(endpoint=web.url, secret_name="key"), str(secret)), renew
+
+
+def test_columns_on_their_way_while_credentials_are_renewed_come_all(web, keyed):
+    """The first of many to be refused has the store opened anew; the others were sent with the old keys too."""
+    bucket, renew = keyed
+
+    async def story():
+        await bucket.read_checked_async("s3://bucket/x", [5], [4])
+        renew("second")
+        web.chaos = lambda number: "slow" if number % 3 else None  # so that refusals come at different times
+        read = lambda k: bucket.read_checked_async("s3://bucket/x", [k], [4])  # noqa: E731
+        return [bytes(found[0]) for _, found in await asyncio.gather(*map(read, range(12)))]
+
+    assert asyncio.run(asyncio.wait_for(story(), 60)) == [DATA[k : k + 4] for k in range(12)]
+
+
+def test_who_waits_for_a_fetcher_that_is_closed_gets_nothing_and_does_not_wait():
+    with speaker.serve(None) as server:
+
+        async def story():
+            fetcher = core_fetcher(server.url)
+            task = asyncio.create_task(fetcher.fetch("x", [5], [4]))
+            await asyncio.to_thread(server.asked.acquire)
+            fetcher.close()
+            return await asyncio.wait_for(task, 5)
+
+        assert asyncio.run(story()).meta is None
+
+
 def test_the_core_keeps_to_the_rate_of_requests(web):
     (web.folder / "x").write_bytes(DATA)
     started = time.monotonic()
@@ -134,6 +178,9 @@ def test_where_nothing_comes_by_the_core_it_is_not_asked_for_a_while(web):
         ("s3://a/b", {"options": {"transport": "fsspec"}}, {}),
         ("s3://a/b", {"anonymous": True}, {"https_proxy": "http://proxy:3128"}),
         ("http://a.b/c", {}, {"http_proxy": "http://proxy:3128", "no_proxy": "a.c"}),
+        ("s3://a/b", {"options": {"proxy_url": "http://proxy:3128"}}, {}),
+        ("s3://a/b", {"options": {"AWS_ALLOW_INVALID_CERTIFICATES": "true"}}, {}),
+        ("gs://a/b", {}, {"GOOGLE_PROXY_URL": "http://proxy:3128"}),
     ],
 )
 def test_some_places_are_not_for_the_core(url, settings, environment, monkeypatch):
@@ -185,6 +232,16 @@ def test_a_connection_that_was_closed_while_idle_is_replaced():
             return [(await fetcher.fetch("x", [5], [4])).buffers[0] for _ in range(4)]
 
         assert asyncio.run(story()) == [b"body"] * 4
+
+
+def test_a_date_that_python_does_not_know_is_no_state_of_an_object():
+    head = HEAD.replace(b'ETag: "1"\r\n', b"").replace(b"Wed, 25 Nov 2026", b"Thu, 25 Nov 19999")
+    with speaker.serve(b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + head + b"\r\nbody") as server:
+
+        async def story():
+            return await asyncio.wait_for(core_fetcher(server.url).fetch("x", [5], [4]), 10)
+
+        assert asyncio.run(story()).meta is None
 
 
 def core_fetcher(url):

@@ -57,8 +57,8 @@ class Fetcher:
         """`sizes[k]` bytes from `starts[k]` of an object; ranges that touch are one request. A task that is cancelled cancels them."""
         token, loop = next(self._tokens), asyncio.get_running_loop()
         future = self._waiting[token] = loop.create_future()
-        self._core.submit(token, path, starts, sizes)
         try:
+            self._core.submit(token, path, starts, sizes)
             answer: Answer = await future
         finally:
             del self._waiting[token]
@@ -76,9 +76,12 @@ class Fetcher:
             self._in_vain, self._pause_until = 0, now + PAUSE_SECONDS
 
     def close(self) -> None:
-        """Leave the loop."""
+        """Leave the loop. Who still waits gets nothing at once: of this fetcher nothing more would come."""
         if loop := self._loop():
             loop.remove_reader(self._core.fileno())
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(Answer(None, 0, 0, []))
 
     def _drain(self) -> None:
         for token, facts, requests, failed, spans in self._core.completed():
@@ -92,7 +95,11 @@ def _meta(facts: tuple[int, str | None, float] | None) -> Mapping[str, Any] | No
     if facts is None:
         return None
     size, etag, seconds = facts
-    return {"size": size, "e_tag": etag, "last_modified": None if etag else datetime.datetime.fromtimestamp(seconds, datetime.UTC)}
+    try:
+        modified = None if etag else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):  # a date that Python does not know
+        return None
+    return {"size": size, "e_tag": etag, "last_modified": modified}
 
 
 class Fetchers:

@@ -101,6 +101,8 @@ class Bucket:
             await self._paced(ranges.ranges(url, starts, sizes).requests)
         meta, requests, failed, buffers = await fetcher.fetch(address.path, starts, sizes)
         self._succeed(address, requests - failed, retried=failed)
+        if failed:
+            await asyncio.sleep(pace.pause_seconds(0))  # a server that has too much to do is not asked twice in a row
         if meta is None:
             return None
         info = ObjectInfo(url, meta["size"], stores.etag(meta))
@@ -227,10 +229,11 @@ class Bucket:
         address = urls.parse(url)
         for attempt in range(1, TRIES + 1):
             time.sleep(self._pace.wait_seconds(requests, time.monotonic()))
+            store = self._store(address)
             try:
-                result = operation(self._store(address), address.path)
+                result = operation(store, address.path)
             except TRANSPORT_ERRORS as error:
-                self._fail(url, error, last=attempt == TRIES)
+                self._fail(url, error, store, last=attempt == TRIES)
                 time.sleep(pace.pause_seconds(attempt))
             else:
                 self._succeed(address, requests)
@@ -241,10 +244,11 @@ class Bucket:
         address = urls.parse(url)
         for attempt in range(1, TRIES + 1):
             await self._paced(requests)
+            store = self._store(address)
             try:
-                result = await operation(self._store(address), address.path)
+                result = await operation(store, address.path)
             except TRANSPORT_ERRORS as error:
-                self._fail(url, error, last=attempt == TRIES)
+                self._fail(url, error, store, last=attempt == TRIES)
                 await asyncio.sleep(pace.pause_seconds(attempt))
             else:
                 self._succeed(address, requests)
@@ -255,21 +259,23 @@ class Bucket:
         if wait := self._pace.wait_seconds(requests, time.monotonic()):
             await asyncio.sleep(wait)
 
-    def _fail(self, url: str, error: Exception, *, last: bool) -> None:
-        """Count a failure; raise unless another attempt may help."""
+    def _fail(self, url: str, error: Exception, store: Any, *, last: bool) -> None:
+        """Count a failure of a store; raise unless another attempt may help."""
         address = urls.parse(url)
         fault = error if isinstance(error, Transient) else faults.explain(error, url, proven=address.base in self._proven)
-        again = isinstance(fault, Transient) or (isinstance(fault, AccessDenied) and self._renewed(address))
+        again = isinstance(fault, Transient) or (isinstance(fault, AccessDenied) and self._renewed(address, store))
         final = last or not again
         with self._lock:
             self.requests[address.scheme, "failed" if final else "retried"] += 1
         if final:
             raise fault from error
 
-    def _renewed(self, address: urls.Address) -> bool:
-        """Whether the mounted secret has changed since the store was opened; then it is opened anew."""
+    def _renewed(self, address: urls.Address, used: Any) -> bool:
+        """Whether the mounted secret has changed since the store that was used was opened; then there is, or will be, a new one."""
         key = (address.scheme, address.root)
         with self._lock:
+            if self._stores.get(key) is not used:
+                return True
             if stores.secret_state(address.scheme, self._storage, self._secret_dir) == self._secrets.get(key):
                 return False
             self._stores.pop(key, None)

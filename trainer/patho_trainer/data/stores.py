@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import os
+import re
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from patho_trainer import errors
 from patho_trainer.data import emulator, filesystems, urls
 
 OBSTORES = ("gs", "s3", "az", "http", "https", "file")
+# options, and variables of the environment, that only obstore obeys, not the native core
+OBSTORE_ALONE = re.compile("(aws_|google_|azure_)?(proxy_url|proxy_ca_certificate|allow_invalid_certificates)", re.IGNORECASE)
 TRANSPORT, RATE = "transport", "requests_per_second"  # keys of storage.options that are ours, not a store's
 
 # key of the secret (a file of that name) -> obstore's option, by scheme
@@ -101,15 +104,12 @@ def core_arguments(
     address: urls.Address, storage: common.Storage, secret_dir: str | None, extra: Mapping[str, str]
 ) -> tuple[str, str, dict[str, str], bool] | None:
     """Of the native core's fetcher of a bucket that obstore serves, with the same options. None where it does not reach it: this
-    machine's disk, fsspec's filesystems, and behind a proxy."""
-    if (
-        address.scheme not in OBSTORES
-        or address.scheme == "file"
-        or storage.options.get(TRANSPORT) == "fsspec"
-        or _is_proxied(address, storage)
-    ):
+    machine's disk, fsspec's filesystems, behind a proxy, and where certificates are not looked at."""
+    if address.scheme not in OBSTORES or address.scheme == "file" or storage.options.get(TRANSPORT) == "fsspec":
         return None
     config = {} if address.scheme in urls.WEB else options(address, storage, secret_dir, extra)
+    if _is_proxied(address, storage) or any(map(OBSTORE_ALONE.fullmatch, (*config, *os.environ))):
+        return None
     texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in config.items()}
     return address.scheme, address.root, texts, _is_clear(address, storage)
 
