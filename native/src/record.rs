@@ -38,7 +38,7 @@ pub fn locate(level: &Level, tiles: &mut Tiles) -> Option<()> {
         page.unpack(level.data.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?, rows * level.columns)?;
         for &tile in group {
             let at = tiles.rows[tile] as usize % level.step * level.columns + tiles.columns[tile] as usize;
-            (tiles.offsets[tile], tiles.sizes[tile]) = page.tiles[at];
+            (tiles.offsets[tile], tiles.sizes[tile]) = (page.offsets[at] as i64, page.sizes[at] as i64);
         }
     }
     Some(())
@@ -47,8 +47,9 @@ pub fn locate(level: &Level, tiles: &mut Tiles) -> Option<()> {
 /// Offset and size in bytes of each tile of a page.
 #[derive(Default)]
 struct Page {
-    tiles: Vec<(i64, i64)>,
     planes: Vec<u8>,
+    sizes: Vec<u64>,
+    offsets: Vec<u64>, // while a page is unpacked, the gaps between tiles
 }
 
 impl Page {
@@ -56,21 +57,30 @@ impl Page {
         let (first, rest) = data.split_first_chunk()?;
         let (&[high, low], rest) = rest.split_first_chunk()?;
         let (high, low) = (usize::from(high), usize::from(low));
+        (high < 4 && low <= 8).then_some(())?;
         self.planes.resize((high + low + 1) * count, 0);
-        let (planes, noise) = self.planes.split_at_mut((high + low) * count);
+        let (noise, planes) = self.planes.split_at_mut(count);
         let used = inflate(rest, planes)?;
         inflate(rest.get(used..)?, noise)?;
-        let (sizes, gaps) = planes.split_at(high * count);
-        let value = |planes: &[u8], i: usize, count: usize| (0..planes.len() / count).map(|k| u64::from(planes[k * count + i]) << (8 * k)).sum::<u64>();
-        let mut at = i64::from_le_bytes(*first);
-        self.tiles.clear();
-        for (i, &low) in noise.iter().enumerate() {
-            let (size, folded) = (i64::from(low) + ((value(sizes, i, count) << 8) as i64), value(gaps, i, count));
-            at = at.wrapping_add((folded >> 1) as i64 ^ -((folded & 1) as i64));
-            self.tiles.push((at, size));
-            at = at.wrapping_add(size);
+        let (sizes, gaps) = self.planes.split_at((1 + high) * count);
+        numbers(sizes, count, &mut self.sizes);
+        numbers(gaps, count, &mut self.offsets);
+        let mut at = u64::from_le_bytes(*first);
+        for (offset, size) in self.offsets.iter_mut().zip(&self.sizes) {
+            at = at.wrapping_add((*offset >> 1) ^ (*offset & 1).wrapping_neg());
+            *offset = at;
+            at = at.wrapping_add(*size);
         }
         Some(())
+    }
+}
+
+/// Numbers out of their byte planes, the lowest first.
+fn numbers(planes: &[u8], count: usize, into: &mut Vec<u64>) {
+    into.clear();
+    into.resize(count, 0);
+    for (k, plane) in planes.chunks_exact(count).enumerate() {
+        into.iter_mut().zip(plane).for_each(|(number, &byte)| *number |= u64::from(byte) << (8 * k));
     }
 }
 
