@@ -4,6 +4,7 @@ use std::ops::Range;
 
 const STRIP: usize = 16; // columns that are packed together, row after row
 const FAR: u8 = 255; // as a distance: it is larger, and stored behind the others
+const MOST: usize = 255; // rows that are counted at once, a byte for each column
 
 /// Bits to bytes of 0 or 1, the top bit to the lowest.
 const SPREAD: [u64; 256] = {
@@ -98,14 +99,18 @@ impl Band {
     }
 
     fn fill(&mut self, mask: &Mask, start: f64, end: f64) {
-        self.sums.fill(0.0);
         let (first, last) = (start.ceil() as usize, end.floor() as usize);
-        if last < first {
-            self.add(mask.row(last), end - start); // within one row
-        } else {
-            (first..last).step_by(255).for_each(|y| self.count(mask, y..last.min(y + 255)));
-            let partial = [(start.floor() as usize, first as f64 - start), (last, end - last as f64)];
-            partial.into_iter().filter(|part| part.1 > 0.0).for_each(|(y, share)| self.add(mask.row(y), share));
+        let (whole, shares) = match last < first {
+            true => (0..0, [end - start, 0.0]), // within one row
+            false => (first..last, [first as f64 - start, end - last as f64]),
+        };
+        self.count(mask, whole.start..whole.end.min(whole.start + MOST));
+        self.combine([mask.row(start as usize), mask.row(last.min(mask.rows.end - 1))], shares);
+        for y in (whole.start + MOST..whole.end).step_by(MOST) {
+            self.count(mask, y..whole.end.min(y + MOST));
+            for (sums, counts) in self.sums.as_chunks_mut::<8>().0.iter_mut().zip(&self.counts) {
+                sums.iter_mut().zip(counts.to_le_bytes()).for_each(|(sum, count)| *sum += f64::from(count));
+            }
         }
         let mut total = 0.0;
         for (sums, into) in self.sums.as_chunks::<8>().0.iter().zip(self.totals[1..].as_chunks_mut::<8>().0) {
@@ -118,21 +123,22 @@ impl Band {
         }
     }
 
-    /// Add at most 255 whole rows.
+    /// At most MOST whole rows.
     fn count(&mut self, mask: &Mask, rows: Range<usize>) {
         self.counts.fill(0);
         for y in rows {
             self.counts.iter_mut().zip(mask.row(y)).for_each(|(count, &byte)| *count += SPREAD[usize::from(byte)]);
         }
-        for (sums, counts) in self.sums.as_chunks_mut::<8>().0.iter_mut().zip(&self.counts) {
-            sums.iter_mut().zip(counts.to_le_bytes()).for_each(|(sum, count)| *sum += f64::from(count));
-        }
     }
 
-    fn add(&mut self, row: &[u8], share: f64) {
-        for (sums, &byte) in self.sums.as_chunks_mut::<8>().0.iter_mut().zip(row) {
-            let bits = SPREAD[usize::from(byte)].to_le_bytes();
-            sums.iter_mut().zip(bits).for_each(|(sum, bit)| *sum += share * f64::from(bit));
+    /// The sums of what has been counted, and of shares of two rows.
+    fn combine(&mut self, rows: [&[u8]; 2], shares: [f64; 2]) {
+        let parts = self.counts.iter().zip(rows[0].iter().zip(rows[1]));
+        for (sums, (counts, (&upper, &lower))) in self.sums.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
+            let [counts, upper, lower] = [*counts, SPREAD[usize::from(upper)], SPREAD[usize::from(lower)]].map(u64::to_le_bytes);
+            for i in 0..8 {
+                sums[i] = f64::from(counts[i]) + shares[0] * f64::from(upper[i]) + shares[1] * f64::from(lower[i]);
+            }
         }
     }
 
