@@ -7,13 +7,14 @@ it once more, the first loss was none: a pod meets index 0 before it can lose it
 """
 
 import dataclasses
+import datetime
 from collections.abc import Collection, Iterable, Sequence
 
 from patho_api import names
 from patho_operator import observed
 from patho_operator.observed import Job, Pod, Seen
 
-TOGETHER_SECONDS = 60.0  # torchrun's agents end within 30 s of losing the rendezvous; twice that
+TOGETHER = datetime.timedelta(seconds=60)  # torchrun's agents end within 30 s of losing the rendezvous; twice that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _mistaken(pods: Sequence[Pod]) -> set[str]:
     """Uids of pods that say they lost index 0, although it was there for their successor, which says the same."""
     hosts, later, found = _hosts(pods), set[tuple[int, str]](), set[str]()
     for pod in sorted((p for p in pods if p.host_lost), key=lambda p: p.created, reverse=True):
-        if host := _met(pod, hosts):
+        if (host := _met(pod, hosts)) and _was_there(host, pod):
             if (pod.index, host.uid) in later:
                 found.add(pod.uid)
             later.add((pod.index, host.uid))
@@ -72,6 +73,12 @@ def _met(pod: Pod, hosts: Iterable[Pod]) -> Pod | None:
     return next((host for host in hosts if host.phase != "Failed" or host.end >= pod.created), None)
 
 
+def _was_there(host: Pod, pod: Pod) -> bool:
+    """Whether it can be this index 0 that a pod lost. Evicted ones are gone from the list: a pod that is older than its index 0, and
+    ends before that one was made or within a minute after, has lost one of those."""
+    return host.created <= pod.created or pod.end - host.created > TOGETHER
+
+
 def _before_success(pods: Sequence[Pod]) -> Sequence[Pod]:
     """Pods that did not end because index 0 was done: then the Job controller ends the others."""
     done = min((p.end for p in pods if p.index == 0 and p.phase == "Succeeded"), default=None)
@@ -84,7 +91,7 @@ def _groups(pods: Iterable[Pod]) -> Iterable[list[Pod]]:
     for pod in sorted((p for p in pods if p.phase == "Failed"), key=lambda p: p.end):
         if pod.exit_code in names.PERMANENT_EXITS:
             return  # what ends after it ends because of it, and nothing restarts
-        late = group and (pod.end - group[0].end).total_seconds() > TOGETHER_SECONDS
+        late = group and pod.end - group[0].end > TOGETHER
         if group and (late or pod.index in {p.index for p in group}):
             yield group
             group = []

@@ -53,6 +53,23 @@ STORIES = {
         [failed(0, 100, 143, disrupted=True), lost(1, 104), running(0, 120), lost(1, 300), lost(1, 500), lost(1, 700)],
         (2, 2),
     ),
+    "index 0 was drained twice, and its pods are gone": (
+        [lost(1, 104), lost(1, 304), running(1, 320), running(0, 315, failures=2)],
+        (0, 2),
+    ),
+    "index 0 was drained three times, and its pods are gone": (
+        [lost(1, 104), lost(1, 304), lost(1, 504), running(0, 515, failures=3)],
+        (0, 3),
+    ),
+    "index 0 was drained and replaced before the others ended, later it lives and is lost": (
+        [lost(1, 104, lived=104), running(0, 101, failures=1), lost(1, 300, lived=170)],
+        (0, 2),
+    ),
+    "index 0 was drained, lived, was lost and drained again": (
+        [lost(1, 104, lived=104), lost(1, 300), lost(1, 500), running(0, 510, failures=3)],
+        (0, 3),
+    ),
+    "a pod that waited for index 0 loses it again and again": ([running(0, 60), lost(1, 200, lived=200), lost(1, 400)], (1, 1)),
     "the same index lost two hosts, both written off": (
         [failed(0, 300, 137, disrupted=True), lost(1, 104), failed(0, 700, 137, disrupted=True), lost(1, 680)],
         (0, 2),
