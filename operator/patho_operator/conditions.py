@@ -60,7 +60,7 @@ def phase(s: Situation, step: Step) -> str:
     if step.kind == "Keep":
         return _phase_of_attempt(s)
     if step.reason in ("Completing", "Failing"):
-        return s.subject.status.phase
+        return s.subject.status.phase or "Starting"
     if step.reason == "Suspended":
         return "Suspended"
     if step.kind == "Begin":
@@ -103,7 +103,7 @@ def _again(s: Situation) -> str:
 
 def _fully_supported(v: View) -> Aspect:
     if v.facts.subject.refusals:
-        goes_on = "" if v.step.kind == "Refuse" else f" Attempt {v.facts.attempt} goes on with the specification it started with."
+        goes_on = f" Attempt {v.facts.attempt} goes on with the specification it started with." if v.step.kind == "Keep" else ""
         return "False", "InvalidSpec" if v.facts.subject.resource is None else "Refused", " ".join(v.facts.subject.refusals) + goes_on
     if v.facts.subject.notes:
         return "False", "FieldsWithoutEffect", " ".join(f"{note}." for note in v.facts.subject.notes)

@@ -83,6 +83,8 @@ def _decide_invalid(s: Situation) -> Step:
     if s.job is not None and not s.ended and not s.job.finished:
         return Step("Keep")
     done = s.job is not None and s.job.complete
+    if not s.quiet and s.job is None and not s.attempt:
+        return Step("Hold", "Cleaning", trouble.lingering(s))  # of an earlier resource of that name
     if not s.quiet:
         return Step("Hold", "Completing" if done else "Failing", "waiting for the last pods to end")
     return Step("Succeed") if done else Step("Refuse", "InvalidSpec", " ".join(s.subject.refusals))

@@ -127,7 +127,24 @@ def test_a_run_whose_specification_an_upgrade_made_invalid_ends_when_its_pods_ha
     jobs = [make_job(RUN, conditions=[shape])]
     ending = after(body, plan_for(body, jobs, [make_pod(RUN, 0)]))
     assert condition(ending, "Running")[2] == "waiting for the last pods to end"
+    assert "goes on" not in condition(ending, "FullySupported")[2]
     assert after(ending, plan_for(ending, jobs, [make_pod(RUN, 0, exit_code=1)]))["status"]["phase"] == phase
+
+
+def test_an_invalid_new_run_beside_pods_of_an_earlier_one_of_that_name_is_pending():
+    body, old = make_pretrain(), make_pretrain(uid="old")
+    body["spec"]["training"] = {"batchSize": 0}
+    waiting = after(body, plan_for(body, [], [make_pod(old, deleting=True)]))
+    assert waiting["status"]["phase"] == "Pending"
+    assert condition(waiting, "Running")[2].startswith("waiting for pod vits16-1-0")
+    assert "goes on" not in condition(waiting, "FullySupported")[2]
+
+
+def test_a_run_that_fails_before_its_first_status_has_a_phase():
+    body = make_pretrain()
+    failing = after(body, plan_for(body, [make_job(body, conditions=[FAILED])], [make_pod(body)]))
+    assert condition(failing, "Running")[1] == "Failing"
+    assert failing["status"]["phase"] == "Starting"
 
 
 def test_fields_without_effect_are_told():
