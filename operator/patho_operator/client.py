@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -70,7 +70,7 @@ class Client:
         found: Json = pydantic_core.from_json(answer.data, cache_strings="keys")
         return found
 
-    async def events(self, path: str, query: Mapping[str, str], seconds: float) -> AsyncIterator[Json]:
+    async def events(self, path: str, query: Mapping[str, str], seconds: float) -> AsyncGenerator[Json]:
         """Events of a watch until it ends: by the server, by its connection, or after `seconds`. Raises ApiError where it is refused."""
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=TIMEOUT_SECONDS)
         try:

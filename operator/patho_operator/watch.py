@@ -4,6 +4,7 @@ They are most of all events, and need nothing of what kopf does for its handlers
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -71,12 +72,13 @@ class Watch(Generic[Child]):
         fixed = {"watch": "true", "allowWatchBookmarks": "true", "labelSelector": SELECTOR, "timeoutSeconds": str(WATCH_SECONDS)}
         while True:
             query = fixed | {"resourceVersion": version}
-            async for event in self.api.events(self._path, query, WATCH_CONNECTION_SECONDS):
-                if event["type"] == "ERROR":
-                    log.info("watch of %ss: %s", self.kind, event["object"].get("message"))
-                    return
-                version = event["object"]["metadata"]["resourceVersion"]
-                self._take(event["type"], event["object"])
+            async with contextlib.aclosing(self.api.events(self._path, query, WATCH_CONNECTION_SECONDS)) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        log.info("watch of %ss: %s", self.kind, event["object"].get("message"))
+                        return
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    self._take(event["type"], event["object"])
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _take(self, event: str, body: Json) -> None:

@@ -16,7 +16,9 @@ from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
-MOST_PATIENCE_SECONDS = 20.0  # of a first status, while one run after the other gets to run: of a thousand the last needs that long
+MOST_PATIENCE_SECONDS = (
+    20.0  # of a first status, while one run after the other begins or gets to run: of a thousand the last needs that long
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Worker:
     metrics_from: Peers = None  # as in settings.Settings
     starting: dict[Key, str] = dataclasses.field(default_factory=dict)  # uids of runs whose Job was made, and whose first status waits
     spoke: dict[Key, float] = dataclasses.field(default_factory=dict)  # when each status was written last, by the monotonic clock
-    started: float = float("-inf")  # when one of them was seen to run last, by the monotonic clock
+    started: float = float("-inf")  # when one of them was begun or seen to run last, by the monotonic clock
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
@@ -125,6 +127,7 @@ class Worker:
             self.starting.pop(key, None)
         else:
             self.starting[key] = view.subject.uid
+            self.started = time.monotonic() if view.plan.creates else self.started
         self.metrics.runs.shown[key] = self._note(key, view, done.written) if done.written else view.subject.status
         if done.unmade:
             raise done.unmade  # tried again with patience; nothing else had to wait for it

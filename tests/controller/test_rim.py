@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import datetime
 import json
+import math
 import subprocess
 import sys
 
@@ -140,6 +142,20 @@ async def test_a_new_resource_costs_one_read_and_one_write(cluster, fake):
     fake.answers["GET", RESOURCE] = 200, body
     await _worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
     assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests] == [("GET", "vits16"), ("POST", "jobs")]
+
+
+async def test_while_runs_begin_the_first_status_of_another_waits_for_its_pods(cluster, fake):
+    body, other = make_pretrain(), Key(names.PRETRAIN, "lab", "other")
+    fake.answers["GET", path(names.PRETRAIN, "lab", "other")] = 200, body | {"metadata": body["metadata"] | {"name": "other", "uid": "o"}}
+    fake.answers["PATCH", f"{RESOURCE}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
+    job = observed.job(make_job(body, created=at_present(cluster) - datetime.timedelta(seconds=10)))
+    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: [job]}))
+    await turn(other)
+    await turn(KEY)
+    assert [r.verb for r in fake.requests] == ["GET", "POST"]
+    turn.started = -math.inf
+    await turn(KEY)
+    assert fake.requests[-1].verb == "PATCH"
 
 
 async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
