@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 
 from patho_api import names
 from patho_operator import errors, metrics, models, subject, times, trouble
@@ -16,6 +17,7 @@ from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
+ASK_SECONDS = 1.0  # between questions about events: for each answer the API server reads all events of a namespace
 MOST_PATIENCE_SECONDS = (
     20.0  # of a first status, while one run after the other begins or gets to run: of a thousand the last needs that long
 )
@@ -43,6 +45,8 @@ class Worker:
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
     starting: dict[Key, str] = dataclasses.field(default_factory=dict)  # uids of runs whose Job was made, and whose first status waits
+    asked: float = float("-inf")  # when events were asked for last, by the monotonic clock
+    told: dict[Key, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # what they said of runs that do not come up
     spoke: dict[Key, float] = dataclasses.field(default_factory=dict)  # when each status was written last, by the monotonic clock
     started: float = float("-inf")  # when one of them was begun or seen to run last, by the monotonic clock
 
@@ -85,9 +89,17 @@ class Worker:
         view = self._planned(subject.parse(body), await self._observe(key, body, live), live)
         uids = trouble.worth_asking(view.subject, view.observed, self.cluster.now()) if not view.plan.consequential else ()
         if not uids:
+            self.told.pop(key, None)
             return view
-        words = await self.cluster.warnings(key.namespace, uids)
+        words = await self._warnings(key, uids)
         return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
+
+    async def _warnings(self, key: Key, uids: Sequence[str]) -> tuple[str, ...]:
+        """What events say, or said when they were asked last: a thousand runs that start slowly must not slow each other down."""
+        if time.monotonic() - self.asked >= ASK_SECONDS:
+            self.asked = time.monotonic()
+            self.told[key] = await self.cluster.warnings(key.namespace, uids)
+        return self.told.get(key, ())
 
     def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
         moment = time.monotonic()
@@ -153,6 +165,7 @@ class Worker:
         self.suspect.discard(key)
         self.starting.pop(key, None)
         self.spoke.pop(key, None)
+        self.told.pop(key, None)
         self.board.forget(key)
         self.indexes.written.pop(key, None)
         self.indexes.settled.pop(key, None)

@@ -158,6 +158,15 @@ async def test_while_runs_begin_the_first_status_of_another_waits_for_its_pods(c
     assert fake.requests[-1].verb == "PATCH"
 
 
+async def test_events_are_asked_for_once_a_second_and_remembered_in_between(cluster, fake):
+    turn = _worker(cluster, Indexes())
+    fake.answers["GET", path("Event", "lab")] = 200, {"items": [{"message": "secret not found"}]}
+    assert await turn._warnings(KEY, ["p"]) == ("secret not found",)
+    assert await turn._warnings(Key(names.PRETRAIN, "lab", "other"), ["q"]) == ()
+    assert await turn._warnings(KEY, ["p"]) == ("secret not found",)
+    assert len(fake.requests) == 1
+
+
 async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
     """The index shows neither the Job nor a status yet: before anything else is made, the Jobs are listed."""
     body = make_pretrain()
