@@ -1,4 +1,5 @@
-"""kopf at the rim: events of resources become keys in the queue, its indexes become what a decision looks at. Nothing is decided here.
+"""kopf at the rim: events of resources become keys in the queue; its indexes of them, and the Jobs and pods that `watch` knows, become
+what a decision looks at. Nothing is decided here.
 
 Only `on.event` and `index` are used: kopf's other handlers put finalizers and annotations on users' objects.
 """
@@ -104,7 +105,7 @@ class Indexes:
 
 
 def register(queue: Queue, indexes: Indexes) -> kopf.OperatorRegistry:
-    """kopf's handlers, which feed the queue and fill the indexes."""
+    """kopf's handlers of resources, which feed the queue and fill the indexes of them."""
     registry = kopf.OperatorRegistry()
 
     async def remember(resources: Any, evals: Any, **_: Any) -> None:

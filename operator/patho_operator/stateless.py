@@ -1,7 +1,7 @@
 """Storages for kopf that keep nothing: this operator decides by what the cluster shows, and stores no state in annotations.
 
 kopf's own ones would copy and compare every object at every event, for handlers of changes that do not exist here: a fifth of the
-operator's CPU time.
+operator's CPU time when kopf saw Jobs and pods too.
 """
 
 from typing import Any

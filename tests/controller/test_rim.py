@@ -78,11 +78,11 @@ async def test_a_list_of_kopfs_is_noticed_though_it_is_empty(monkeypatch):
         return {"metadata": {"resourceVersion": "1"}, "items": []}
 
     monkeypatch.setattr(fetching.api, "get", nothing)
-    indexes, jobs = Indexes(), references.Resource("batch", "v1", "jobs", namespaced=True)
+    indexes, runs = Indexes(), references.Resource(names.GROUP, names.VERSION, names.PLURALS[names.PRETRAIN], namespaced=True)
     with handlers.noticing_lists(indexes):
         for again in (False, True):  # the first one is no sign of an expired watch
             stream = watching.continuous_watch(
-                settings=handlers.settings(), resource=jobs, namespace=None, operator_pause_waiter=asyncio.Future()
+                settings=handlers.settings(), resource=runs, namespace=None, operator_pause_waiter=asyncio.Future()
             )
             assert await anext(stream) is watching.Bookmark.LISTED
             assert indexes.relisted.is_set() == again

@@ -1,8 +1,8 @@
 """A proxy between the operator and the API server that does what networks, servers and crashes do, at a chosen call.
 
 Calls are counted by namespace, so that many runs can be led at the same time, each with a fault of its own. Only the operator's own
-client is counted (kopf reads by lists and watches: `watches.py`). It also notes which rights were used, and refuses any
-DELETE that could hit the wrong object or orphan its children.
+client is counted (kopf and the operator's watch read by lists and watches: `watches.py`). It also notes which rights were used, and refuses
+any DELETE that could hit the wrong object or orphan its children.
 """
 
 import asyncio

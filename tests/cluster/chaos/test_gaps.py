@@ -56,7 +56,7 @@ async def test_what_is_deleted_while_a_watch_has_expired_is_not_led_on(arena: Ar
 
 
 async def test_a_job_that_was_the_only_one_is_missed_too(arena: Arena):
-    """Its watch lists anew and finds nothing, of which kopf tells nobody."""
+    """The watch lists anew and finds nothing: no object is there whose event could tell."""
     async with campaign.world(arena) as made, made.lane("lonely", PATHO_RELIST_SECONDS=SELDOM) as lane:
         life = Life(made.admin, made.witness, made.checker, await made.namespace())
         await acts.start(life)

@@ -43,7 +43,7 @@ class Watches:
         self._late: set[asyncio.Task[None]] = set()
 
     async def listed(self, request: str, resource: str, ask: Callable[[], Awaitable[web.Response]]) -> web.Response:
-        """A list of kopf's: the present one, or the first that was ever answered."""
+        """A list from which a watch goes on, kopf's or the operator's own: the present one, or the first that was ever answered."""
         if gate := self._gates.pop(resource, None):
             await gate.wait()
         if resource in self._old and request in self._first:

@@ -1,4 +1,5 @@
-"""Bytes from and to buckets: retries, counters, plain errors. obstore is the transport."""
+"""Bytes from and to buckets: retries, counters, plain errors. The native core fetches the ranges that it can, where it is installed
+(`fetching`); everything else, and what did not come, is obstore's or fsspec's (`stores`)."""
 
 import asyncio
 import collections
