@@ -22,7 +22,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20); // the longest wait for the next bytes
 const HEAD_BYTES: usize = 1536; // room for a head in front of the body that is expected
 const MOST_HEAD_BYTES: usize = 64 << 10;
-const MOST_BODY_BYTES: usize = 1 << 30;
+const MOST_RANGE_BYTES: usize = 1 << 30;
+const MOST_OTHER_BYTES: usize = 1 << 20; // of answers that are not the range: tokens, errors
 const MOST_HEADERS: usize = 96;
 
 /// Makes an `Http` for each store.
@@ -142,20 +143,30 @@ struct Broken {
 async fn exchange(wire: &mut Wire, request: &HttpRequest, written: &[u8]) -> Result<Answer, Broken> {
     let broken = |before_answer| move |error| Broken { before_answer, error };
     silent_for(SILENCE, wire.write_all(written)).await.map_err(broken(true))?;
-    let mut read = Vec::with_capacity(HEAD_BYTES + expected(request.headers()));
+    let range = expected(request.headers());
+    let mut read = Vec::with_capacity(HEAD_BYTES + range.unwrap_or(0));
     some(wire, &mut read).await.map_err(broken(true))?;
-    answer(wire, request.method(), read).await.map_err(broken(false))
+    answer(wire, request.method(), range, read).await.map_err(broken(false))
 }
 
-/// Bytes of the range that is asked for.
-fn expected(headers: &HeaderMap) -> usize {
+/// Bytes of the range that is asked for, if one is.
+fn expected(headers: &HeaderMap) -> Option<usize> {
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("bytes=")?.split_once('-'));
     let ends = range.and_then(|(first, last)| Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?)));
-    ends.map_or(0, |(first, last)| last.saturating_sub(first).min(MOST_BODY_BYTES) + 1)
+    ends.map(|(first, last)| last.saturating_sub(first).min(MOST_RANGE_BYTES) + 1)
+}
+
+/// How long a body may be. A server that sends the whole object in place of a range is not listened to: it may be larger than the memory.
+fn most(range: Option<usize>, status: StatusCode) -> io::Result<usize> {
+    match range {
+        Some(size) if status == StatusCode::PARTIAL_CONTENT => Ok(size),
+        Some(_) if status.is_success() => Err(invalid("not the range")),
+        _ => Ok(MOST_OTHER_BYTES),
+    }
 }
 
 /// Read on after the first bytes of an answer.
-async fn answer(wire: &mut Wire, method: &Method, mut read: Vec<u8>) -> io::Result<Answer> {
+async fn answer(wire: &mut Wire, method: &Method, range: Option<usize>, mut read: Vec<u8>) -> io::Result<Answer> {
     let (status, mut headers, head_bytes, keeps) = loop {
         match head(&read)? {
             Some(found) if found.0.is_informational() => drop(read.drain(..found.2)),
@@ -164,18 +175,18 @@ async fn answer(wire: &mut Wire, method: &Method, mut read: Vec<u8>) -> io::Resu
             None => some(wire, &mut read).await?,
         }
     };
-    let rest = read.len() - head_bytes;
+    let (rest, most) = (read.len() - head_bytes, most(range, status)?);
     let told = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let (body, whole) = if *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
         return Ok(Answer { status, body: Bytes::new(), kept: rest == 0 && keeps, headers });
     } else if told(header::TRANSFER_ENCODING).is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
-        (chunked(wire, read.split_off(head_bytes)).await?.into(), true)
+        (chunked(wire, read.split_off(head_bytes), most).await?.into(), true)
     } else if let Some(size) = told(header::CONTENT_LENGTH) {
-        let size = size.trim().parse().ok().filter(|&size| size <= MOST_BODY_BYTES).ok_or_else(|| invalid("content-length"))?;
+        let size = size.trim().parse().ok().filter(|&size| size <= most).ok_or_else(|| invalid("content-length"))?;
         up_to(wire, &mut read, head_bytes + size).await?;
         (Bytes::from(read).slice(head_bytes..head_bytes + size), rest <= size)
     } else {
-        (to_the_end(wire, read.split_off(head_bytes)).await?.into(), false)
+        (to_the_end(wire, read.split_off(head_bytes), most).await?.into(), false)
     };
     headers.insert(header::CONTENT_LENGTH, body.len().into()); // `object_store` asks for it, however the body came
     Ok(Answer { status, body, kept: whole && keeps, headers })
@@ -209,7 +220,7 @@ async fn up_to(wire: &mut Wire, read: &mut Vec<u8>, size: usize) -> io::Result<(
     Ok(())
 }
 
-async fn chunked(wire: &mut Wire, mut read: Vec<u8>) -> io::Result<Vec<u8>> {
+async fn chunked(wire: &mut Wire, mut read: Vec<u8>, most: usize) -> io::Result<Vec<u8>> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let (line, size) = loop {
@@ -219,7 +230,7 @@ async fn chunked(wire: &mut Wire, mut read: Vec<u8>) -> io::Result<Vec<u8>> {
             }
         };
         at += line;
-        if size > MOST_BODY_BYTES - body.len() {
+        if size > most - body.len() {
             return Err(invalid("too large a body"));
         }
         while read.len() < at + size + 2 {
@@ -237,9 +248,9 @@ async fn chunked(wire: &mut Wire, mut read: Vec<u8>) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn to_the_end(wire: &mut Wire, mut body: Vec<u8>) -> io::Result<Vec<u8>> {
+async fn to_the_end(wire: &mut Wire, mut body: Vec<u8>, most: usize) -> io::Result<Vec<u8>> {
     while silent_for(SILENCE, wire.read_buf(&mut body)).await? != 0 {
-        if body.len() > MOST_BODY_BYTES {
+        if body.len() > most {
             return Err(invalid("too large a body"));
         }
     }

@@ -17,8 +17,8 @@ class Speaker:
 
 
 @contextlib.contextmanager
-def serve(answer: bytes | None) -> Iterator[Speaker]:
-    """A server that says the same to every first request of a connection and hangs up; None: says nothing until its client does."""
+def serve(answer: bytes | None, *, hangs_up: bool = True) -> Iterator[Speaker]:
+    """A server that says the same to every first request of a connection and hangs up, or waits until its client does; None: only waits."""
     listener = socket.create_server(("127.0.0.1", 0))
     told = Speaker(f"http://127.0.0.1:{listener.getsockname()[1]}/", threading.Semaphore(0), threading.Semaphore(0))
 
@@ -26,11 +26,10 @@ def serve(answer: bytes | None) -> Iterator[Speaker]:
         with connection, contextlib.suppress(OSError):
             connection.recv(4096)
             told.asked.release()
-            if answer is None:
+            connection.sendall(answer or b"")
+            if answer is None or not hangs_up:
                 connection.recv(4096)
                 told.closed.release()
-            else:
-                connection.sendall(answer)
 
     def accept() -> None:
         with contextlib.suppress(OSError):

@@ -223,6 +223,22 @@ def test_every_way_to_send_a_body_is_understood_and_everything_else_is_no_answer
         assert ask(server.url) == (b"body" if served else None)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n",
+        b"HTTP/1.1 206 OK\r\nContent-Length: 5\r\n" + HEAD,
+        b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n5\r\nbo",
+        b"HTTP/1.1 503 No\r\nContent-Length: 2000000\r\n",
+    ],
+)
+def test_a_body_that_cannot_be_the_range_is_not_waited_for(head):
+    with speaker.serve(head + b"\r\n", hangs_up=False) as server:
+        started = time.monotonic()
+        assert ask(server.url) is None
+        assert time.monotonic() - started < 10  # silence is waited for 20 s
+
+
 def test_a_connection_that_was_closed_while_idle_is_replaced():
     answer = b"HTTP/1.1 206 OK\r\nContent-Length: 4\r\n" + HEAD + b"\r\nbody"  # and then closes, without having said so
     with speaker.serve(answer) as server:
