@@ -1,6 +1,7 @@
 """The sampler: a pure function from a step to the patches of its global batch."""
 
 import collections
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -158,6 +159,30 @@ def test_coverage_is_exact_to_the_fraction_of_a_pixel():
     for top, left, edge in ((0, 0, 30), (3.5, 7.25, 9.125), (20.125, 31.5, 9.5), (12, 40.5, 0.5)):
         expected = fine[int(top * 8) : int((top + edge) * 8), int(left * 8) : int((left + edge) * 8)].mean()
         assert covered(tissue, top, left, edge, edge) == pytest.approx(expected)
+
+
+def large_rectangles(count):
+    """Tops, lefts, heights and widths of patches of about 256 mask pixels, and the mask that each lies on."""
+    random = np.random.default_rng(0)
+    tissue = places.tissue(random.random((600, 700)) < 0.5)
+    return [tissue] * count, *(random.uniform(0, 300, count) for _ in range(2)), *(random.uniform(200, 256, count) for _ in range(2))
+
+
+def test_coverage_of_many_large_patches_takes_little_memory():
+    rectangles = large_rectangles(160)  # 82 MiB of mask pixels as numbers
+    tracemalloc.start()
+    places.coverage(*rectangles)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.25 * places.CHUNK_BYTES
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 3_000_000])
+def test_coverage_is_the_same_to_the_bit_in_chunks_of_any_size(chunk_bytes, monkeypatch):
+    rectangles = large_rectangles(16)
+    whole = places.coverage(*rectangles)
+    monkeypatch.setattr(places, "CHUNK_BYTES", chunk_bytes)
+    assert places.coverage(*rectangles).tobytes() == whole.tobytes()
 
 
 def test_per_slide_limits_the_distinct_patches_and_keys_them_by_slide():

@@ -16,6 +16,7 @@ native = core.load()
 TRIES = 8  # corners that are drawn before the cell's centre is taken
 ENOUGH = 256  # accepted cells: with fewer, their edges would shape what is drawn
 ROUNDING = 1e-9
+CHUNK_BYTES = 32 * 2**20  # of mask pixels as numbers that coverage lays out at once, or those of one patch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -115,13 +116,16 @@ def coverage(tissues: Sequence[Tissue], top: Floats, left: Floats, height: Float
     scale = np.ceil(np.log2(np.maximum(height, width)))
     for each in np.unique(scale):  # rectangles of about one size together: all are laid out as large as the largest
         here = np.flatnonzero(scale == each)
-        found[here] = _coverage([tissues[i] for i in here.tolist()], top[here], left[here], height[here], width[here])
+        shape = int(np.ceil(height[here]).max()) + 1, (int(np.ceil(width[here]).max()) + 15) // 8
+        at_once = max(1, CHUNK_BYTES // (shape[0] * shape[1] * 8 * 8))
+        for chunk in np.split(here, range(at_once, len(here), at_once)):
+            found[chunk] = _coverage([tissues[i] for i in chunk.tolist()], shape, top[chunk], left[chunk], height[chunk], width[chunk])
     return found
 
 
-def _coverage(tissues: Sequence[Tissue], top: Floats, left: Floats, height: Floats, width: Floats) -> Floats:
+def _coverage(tissues: Sequence[Tissue], shape: tuple[int, int], top: Floats, left: Floats, height: Floats, width: Floats) -> Floats:
+    """Of rectangles that lie in `shape` (rows, bytes) of their masks, wherever in a pixel and a byte they begin."""
     rows, bytes_ = np.maximum(0, np.floor(top)).astype(np.int64), np.maximum(0, np.floor(left / 8)).astype(np.int64)
-    shape = int(np.ceil(height).max()) + 1, (int(np.ceil(width).max()) + 15) // 8
     packed = np.zeros((len(tissues), *shape), dtype=np.uint8)
     for into, tissue, row, byte in zip(packed, tissues, rows.tolist(), bytes_.tolist(), strict=True):
         part = tissue.packed[row : row + shape[0], byte : byte + shape[1]]
