@@ -124,6 +124,21 @@ def test_work_is_waited_for_only_where_the_process_has_no_place_left(catalog, mo
     assert sum(work.waited for work in left) == 24 + 1 - (child.SENT + child.HELD)  # the last message says that there is no more
 
 
+def test_a_place_is_counted_while_it_goes_back_and_where_it_is_lent_again_meanwhile(catalog):
+    seen = []
+
+    class Late(set):
+        def discard(self, loan):
+            seen.append((len(batches._free), batches._pixels(0)))
+            super().discard(loan)
+
+    with child.batches(catalog, SPEC, seed=0, bucket=storage.Bucket()) as batches:
+        batches._lent = Late()
+        batches._pixels(0)
+        assert (len(batches._lent), seen[0][0]) == (1, 1)
+        batches._lent = set()
+
+
 STORY = """
 import sys, time
 from patho_trainer.data import child, index, storage

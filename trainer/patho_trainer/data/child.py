@@ -150,7 +150,7 @@ class Batches(Iterator[stream.Batch]):
         os.close(order.memory)
         self._locked = torch.cuda.is_available() and _lock_pages(self._shared)
         self._slots, self._stats = slots, stats
-        self._lent: set[int] = set()
+        self._lent: set[object] = set()  # one for each time that a place was lent: who gives one back may come after it is lent again
         # places that the process does not know of yet, each with the work that must be done before
         self._free: collections.deque[tuple[int, Mark | None]] = collections.deque()
         self._closed = False
@@ -200,8 +200,9 @@ class Batches(Iterator[stream.Batch]):
             return errors.PathoError(f"the process that reads slides has died (exit code {code}): give the pod more memory")
 
     def _return_places(self) -> None:
-        """Those whose work is done; at least one where the process waits for it."""
-        if self._free and len(self._free) + len(self._lent) >= SENT + HELD and (mark := self._free[0][1]):
+        """Those whose work is done; at least one where the process waits for it. What goes from lent to free meanwhile is counted in both,
+        never in neither."""
+        if self._free and len(self._lent) + len(self._free) >= SENT + HELD and (mark := self._free[0][1]):
             mark.synchronize()
         while self._free and ((mark := self._free[0][1]) is None or mark.query()):
             self._pipe.send(self._free.popleft()[0])
@@ -218,19 +219,19 @@ class Batches(Iterator[stream.Batch]):
         if len(self._lent) >= HELD:
             self._free.append((place, None))
             return self._shared[place].copy()
-        lent = self._shared[place].view()
-        self._lent.add(place)
-        weakref.finalize(lent, self._give_back, place, self._marking()).atexit = False
-        return lent
+        pixels, loan = self._shared[place].view(), object()
+        self._lent.add(loan)
+        weakref.finalize(pixels, self._give_back, loan, place, self._marking()).atexit = False
+        return pixels
 
     def _marking(self) -> Callable[[], Mark | None]:
         """What marks the end of the work that was given to the GPU, by the time it is called, on the stream that is current now."""
         return torch.cuda.current_stream().record_event if self._locked else lambda: None
 
-    def _give_back(self, place: int, mark: Callable[[], Mark | None]) -> None:
+    def _give_back(self, loan: object, place: int, mark: Callable[[], Mark | None]) -> None:
         """In whichever thread lets go of a batch."""
-        self._lent.discard(place)
         self._free.append((place, mark()))
+        self._lent.discard(loan)  # last: see _return_places
 
 
 def _arrays(order: Order) -> list[NDArray[np.uint8]]:
