@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import logging
+import math
 import os
 import signal
 from collections.abc import Coroutine, Iterable, Iterator
@@ -89,14 +90,14 @@ async def _lead(process: Process) -> None:
     indexes, board, suspect, cluster = Indexes(jobs=jobs, pods=pods), Board(), set[Any](), Cluster(process.api, process.elector.fence)
     loop, started = asyncio.get_running_loop(), asyncio.Event()
     watches = watch.both(process.api, known.namespaces, jobs, pods, queue.add)
-    ready = (started, *(each.listed for each in watches))
+    ready = (started, indexes.complete, *(each.listed for each in watches))  # a turn that knows a part of what exists deletes too much
 
     def listed() -> None:
         process.pulse.listed = loop.time()
 
     process.metrics.leader.set(1)
     listed()
-    process.pulse.leading, queue.last_turn = True, loop.time()
+    process.pulse.leading, queue.last_turn = True, math.inf  # no turn is late before all lists are there, however slow the server
     turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect, known.metrics_from)
     lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed, known.metrics_from)
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
@@ -133,7 +134,7 @@ async def _until_stop(process: Process, parts: dict[str, Part], *, may_end: bool
 async def _resources(process: Process, indexes: Indexes, started: asyncio.Event) -> None:
     """kopf, embedded; it sets `started` when it has started, and ends by itself only on a signal."""
     namespaces = process.settings.namespaces
-    with handlers.noticing_lists(indexes):
+    with handlers.noticing_lists(indexes), handlers.noticing_first_lists(indexes, namespaces):
         await kopf.operator(
             registry=handlers.register(process.queue, indexes),
             settings=handlers.settings(),

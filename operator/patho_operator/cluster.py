@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"  # merges conditions by type
 DEAD = "its node did not end it within a minute after its grace period"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -100,9 +101,9 @@ class Cluster:
                 return found
             query = query | {"continue": following}
 
-    async def amend(self, kind: str, namespace: str, name: str, change: Json) -> None:
-        """Merge `change` into an object of ours; its metadata says into which."""
-        await self._write("PATCH", path(kind, namespace, name), body=change, content_type=MERGE_PATCH, accept=NO_BODY)
+    async def amend(self, kind: str, namespace: str, name: str, change: Sequence[Json]) -> None:
+        """A JSON patch of an object of ours; its tests say of which version. A server whose object fails them answers 422: Denied."""
+        await self._write("PATCH", path(kind, namespace, name), body=change, content_type=JSON_PATCH, accept=NO_BODY)
 
     async def execute(self, subject: Subject, plan: Plan) -> Done:
         """Carry out a plan: creates, status, deletes, burials, events.

@@ -10,11 +10,12 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import kopf
 from kopf._cogs.clients import fetching
+from kopf._core.reactor import queueing
 
 from patho_api import names
 from patho_operator import cluster, models, observed, stateless, watch
@@ -40,6 +41,7 @@ class Indexes:
     written: dict[Key, Json] = dataclasses.field(default_factory=dict)  # what this operator wrote last, until the index has it
     settled: dict[Key, int] = dataclasses.field(default_factory=dict)  # versions of those that need no second look
     relisted: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # kopf has listed: what went before is not told
+    complete: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # kopf's first lists of resources are in these indexes
 
     def body(self, key: Key) -> Json | None:
         """The newest known form of a resource; None if it is not known."""
@@ -150,6 +152,33 @@ def noticing_lists(indexes: Indexes) -> Iterator[None]:
         yield
     finally:
         fetching.fetch_objs = fetch
+
+
+@contextlib.contextmanager
+def noticing_first_lists(indexes: Indexes, namespaces: Sequence[str]) -> Iterator[None]:
+    """Set `indexes.complete` when every resource of every namespace (none: of the cluster) that exists at the start is in the indexes. kopf
+    calls no handler before, nor any where there is no resource; kopf 1.45 has no hook for it: to be dropped once one exists."""
+    watcher, indexed = queueing.watcher, set[Any]()
+    watches = len(names.PLURALS) * max(1, len(set(namespaces)))
+
+    async def wait(watch: Any, everything: Any) -> None:
+        await everything.wait_for(True)
+        indexed.add(watch)
+        if len(indexed) == watches:
+            indexes.complete.set()
+
+    async def told(**arguments: Any) -> None:
+        waiting = asyncio.create_task(wait((arguments["resource"], arguments["namespace"]), arguments["operator_indexed"]))
+        try:
+            await watcher(**arguments)
+        finally:
+            waiting.cancel()
+
+    queueing.watcher = told
+    try:
+        yield
+    finally:
+        queueing.watcher = watcher
 
 
 async def _index_resource(body: Any, **_: Any) -> dict[Key, str]:

@@ -38,7 +38,7 @@ class Relist:
     async def run(self, every_seconds: float) -> None:
         """For ever; a round that fails is tried again soon."""
         if self.metrics_from is not None:
-            self.indexes.relisted.set()  # settings may have changed: live policies are looked at once at the start
+            await policies.refresh(self.cluster, self.namespaces, self.metrics_from)  # settings may have changed
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_seconds):
@@ -69,9 +69,9 @@ class Relist:
             self._missed(key)
         for key in self.indexes.known():
             self.queue.add(key)
+        self.listed()
         if self.metrics_from is not None:
             await policies.refresh(self.cluster, self.namespaces, self.metrics_from)
-        self.listed()
 
     async def _list(self, kind: str) -> dict[str, Json]:
         selector = "" if kind in names.PLURALS else watch.SELECTOR

@@ -39,9 +39,9 @@ class Shelf(Mapping[Key, Collection[Child]], Generic[Child]):
         """Forget a child; the resources for which that is news."""
         return [self._remove(uid)] if uid in self._keys else []
 
-    def keep(self, uids: Collection[str], version: int) -> list[Key]:
-        """Forget all that a complete list of that version does not show, but not what is newer than the list."""
-        known = [child for children in self._children.values() for child in children.values()]
+    def keep(self, uids: Collection[str], version: int, namespace: str) -> list[Key]:
+        """Forget all that a complete list of that namespace (empty: of all) and version does not show, but not what is newer."""
+        known = [child for key, children in self._children.items() if namespace in ("", key.namespace) for child in children.values()]
         return [self._remove(child.uid) for child in known if child.uid not in uids and child.version <= version]
 
     def _remove(self, uid: str) -> Key:

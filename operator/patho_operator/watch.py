@@ -64,7 +64,7 @@ class Watch(Generic[Child]):
                 break
             query["continue"] = following
         version: str = answer["metadata"]["resourceVersion"]
-        self._tell(self.shelf.keep(uids, int(version)))
+        self._tell(self.shelf.keep(uids, int(version), self.namespace))
         return version
 
     async def _follow(self, version: str) -> None:

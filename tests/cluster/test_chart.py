@@ -116,8 +116,9 @@ def test_with_the_switch_each_run_has_a_policy_of_its_own_that_goes_with_it(own)
     assert policy["podSelector"]["matchLabels"].items() <= first["metadata"]["labels"].items()
     assert [rule.get("ports", [{}])[0].get("port") for rule in policy["ingress"]] == [None, names.PORT_METRICS]
     assert PROMETHEUS in policy["ingress"][1]["from"]
-    cluster.kubectl("patch", "networkpolicy", "guarded-pt", "--type=merge", "-p", '{"spec": {"ingress": []}}')
-    waiting.until(lambda: cluster.get("networkpolicy", "guarded-pt")["spec"] == policy, what="the policy as the values want it")
+    for edited in ('{"spec": {"ingress": []}}', '{"spec": {"podSelector": {"matchLabels": {"more": "x"}}}}'):
+        cluster.kubectl("patch", "networkpolicy", "guarded-pt", "--type=merge", "-p", edited)
+        waiting.until(lambda: cluster.get("networkpolicy", "guarded-pt")["spec"] == policy, what="the policy as the values want it")
     cluster.kubectl("delete", "ppt", "guarded", "--timeout=30s")
     cluster.wait_gone("networkpolicies", f"{names.LABEL_RUN}=guarded")
     operator.kill()

@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio import client as official
 
 from patho_api import names
-from patho_operator import client, observed, watch
+from patho_operator import client, cluster, observed, watch
 from patho_operator.observed import Job, Key, Pod
 from patho_operator.shelf import Shelf
 from tests.controller.builders import make_pod, make_pretrain
@@ -54,9 +54,17 @@ def test_a_complete_list_drops_what_it_does_not_show_unless_that_is_newer():
     shelf = Shelf[Pod]()
     for uid, version in (("listed", 1), ("gone", 2), ("new", 9)):
         shelf.put(KEY, seen(uid=uid, version=version))
-    assert shelf.keep({"listed"}, version=5) == [KEY]
+    assert shelf.keep({"listed"}, version=5, namespace="lab") == [KEY]
     assert {each.uid for each in shelf[KEY]} == {"listed", "new"}
     assert shelf.drop("unknown") == []
+
+
+def test_a_list_of_one_namespace_says_nothing_of_another():
+    shelf, other = Shelf[Pod](), Key(names.PRETRAIN, "clinic", "vits16")
+    shelf.put(KEY, seen(uid="mine", version=1))
+    shelf.put(other, seen(uid="theirs", version=2))
+    assert shelf.keep({"mine"}, version=5, namespace="lab") == []
+    assert shelf.keep(set(), version=5, namespace="") == [KEY, other]
 
 
 class Server:
@@ -123,6 +131,17 @@ async def test_a_watch_that_has_expired_is_followed_by_a_complete_list():
     asked, pods = await asks_of(Server(lists, [[EXPIRED]]), 4)
     assert asked == ["list", "5", "list", "9"]
     assert {each.uid for each in pods[KEY]} == {"b"}
+
+
+async def test_the_list_of_one_namespace_forgets_nothing_of_another(api, fake):
+    pods, elsewhere = Shelf[Pod](), pod(uid="b", version=2)
+    elsewhere["metadata"]["namespace"] = "clinic"
+    for namespace, body in (("lab", pod(uid="a")), ("clinic", elsewhere)):
+        fake.answers["GET", cluster.path("Pod", namespace)] = 200, {"metadata": {"resourceVersion": "5"}, "items": [body]}
+    for each in watch.both(api, ("lab", "clinic"), Shelf[Job](), pods, lambda *_: None):
+        if each.kind == "Pod":
+            await each._list()
+    assert {child.uid for children in pods.values() for child in children} == {"a", "b"}
 
 
 async def test_what_is_deleted_is_forgotten():
