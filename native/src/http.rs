@@ -2,11 +2,11 @@
 //!
 //! Small on purpose: one thread, no proxies, no redirects, no compression, and whatever is unusual is an error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -20,6 +20,7 @@ use crate::wire::{Server, Wire};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20); // the longest wait for the next bytes
+const IDLE: Duration = Duration::from_secs(60); // servers hang up at about that time
 const HEAD_BYTES: usize = 1536; // room for a head in front of the body that is expected
 const MOST_HEAD_BYTES: usize = 64 << 10;
 const MOST_RANGE_BYTES: usize = 1 << 30;
@@ -41,7 +42,7 @@ impl HttpConnector for Connector {
 #[derive(Debug)]
 struct Http {
     clear: bool,
-    idle: Mutex<HashMap<Server, Vec<Wire>>>,
+    idle: Mutex<HashMap<Server, VecDeque<(Instant, Wire)>>>, // since when; the oldest in front
     freed: Notify,
 }
 
@@ -74,8 +75,7 @@ impl Http {
             match exchange(&mut wire, request, &head).await {
                 Ok(answer) => {
                     if answer.kept {
-                        self.idle.lock().unwrap().entry(server).or_default().push(wire);
-                        self.freed.notify_one();
+                        self.keep(server, wire);
                     }
                     return Ok(answer);
                 }
@@ -87,11 +87,22 @@ impl Http {
 }
 
 impl Http {
+    /// Have a connection for later, and let go of one that nobody has used for long.
+    fn keep(&self, server: Server, wire: Wire) {
+        let (mut idle, now) = (self.idle.lock().unwrap(), Instant::now());
+        let idle = idle.entry(server).or_default();
+        idle.push_back((now, wire));
+        if idle.front().is_some_and(|(since, _)| now - *since > IDLE) {
+            idle.pop_front();
+        }
+        self.freed.notify_one();
+    }
+
     /// A connection, and whether it was idle: the first that becomes free or is made.
     async fn wire(&self, server: &Server) -> io::Result<(Wire, bool)> {
         let mut made = pin!(silent_for(CONNECT, server.connect()));
         loop {
-            if let Some(wire) = self.idle.lock().unwrap().get_mut(server).and_then(Vec::pop) {
+            if let Some((_, wire)) = self.idle.lock().unwrap().get_mut(server).and_then(VecDeque::pop_back) {
                 return Ok((wire, true));
             }
             if let Either::Left((wire, _)) = select(made.as_mut(), pin!(self.freed.notified())).await {
