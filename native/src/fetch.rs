@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::{process, thread};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::join_all;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -22,11 +22,12 @@ use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::http::Connector;
 
-const AT_ONCE: usize = 10; // requests of a column in flight, as in `object_store`: servers accept only so many connections in a burst
+const AT_ONCE: usize = 640; // requests of a fetcher in flight, those of earlier columns first: a process may have only 1,024 files open
 
 /// What a range's answer says of its object: size in bytes, entity tag, time of the last change (seconds since 1970).
 type Facts = (u64, Option<String>, i64);
@@ -107,6 +108,7 @@ impl Done {
 pub struct Fetcher {
     process: u32,
     store: ManuallyDrop<Arc<dyn ObjectStore>>,
+    gate: Arc<Semaphore>,
     done: Arc<Done>,
     wake: UnixStream,
     running: Arc<Mutex<HashMap<u64, AbortHandle>>>,
@@ -123,7 +125,7 @@ impl Fetcher {
         wake.set_nonblocking(true)?;
         signal.set_nonblocking(true)?;
         let done = Arc::new(Done { columns: Mutex::default(), signal });
-        Ok(Fetcher { process: process::id(), store: ManuallyDrop::new(store), done, wake, running: Arc::default() })
+        Ok(Fetcher { process: process::id(), store: ManuallyDrop::new(store), gate: Arc::new(Semaphore::new(AT_ONCE)), done, wake, running: Arc::default() })
     }
 
     /// What becomes readable when columns are complete.
@@ -137,13 +139,12 @@ impl Fetcher {
         let stretches = stretches(starts, sizes)?;
         let nothing = Column { token, facts: None, requests: stretches.len(), failed: stretches.len(), spans: vec![None; count] };
         let promise = Promise { column: Some(nothing), running: self.running.clone(), done: self.done.clone() };
-        let store = (*self.store).clone();
+        let (store, gate) = ((*self.store).clone(), self.gate.clone());
         let mut held = self.running.lock().unwrap(); // until the handle is in, lest the column be complete before
         let task = runtime()?.spawn(async move {
             if let Ok(path) = Path::parse(path) {
-                let ranges: Vec<_> = stretches.iter().map(|s| range(&*store, &path, s.start, s.end - s.start)).collect();
-                let found = stream::iter(ranges).buffered(AT_ONCE).collect().await;
-                promise.keep(column(token, count, &stretches, found));
+                let ranges: Vec<_> = stretches.iter().map(|s| range(&*store, &gate, &path, s.start, s.end - s.start)).collect();
+                promise.keep(column(token, count, &stretches, join_all(ranges).await));
             }
         });
         held.insert(token, task.abort_handle());
@@ -177,8 +178,9 @@ impl Drop for Fetcher {
     }
 }
 
-async fn range(store: &dyn ObjectStore, path: &Path, start: u64, size: u64) -> Option<(Facts, Bytes)> {
+async fn range(store: &dyn ObjectStore, gate: &Semaphore, path: &Path, start: u64, size: u64) -> Option<(Facts, Bytes)> {
     let options = GetOptions { range: Some((start..start + size).into()), ..Default::default() };
+    let _turn = gate.acquire().await.ok()?;
     let answer = store.get_opts(path, options).await.ok()?; // judges status and Content-Range
     let facts = (answer.meta.size, answer.meta.e_tag.clone(), answer.meta.last_modified.timestamp());
     let data = answer.bytes().await.ok()?;
