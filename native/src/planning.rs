@@ -55,8 +55,9 @@ pub fn locate(
 /// The bits of a mask, rows padded to whole bytes, out of its distances (as `record.py` makes them); None where these are damaged.
 #[pyfunction]
 pub fn unpack_mask<'py>(py: Python<'py>, data: &[u8], rows: usize, columns: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let Some(size) = rows.checked_mul(columns.div_ceil(8)) else { return Ok(None) };
     let mut good = false;
-    let bits = PyBytes::new_with(py, rows * columns.div_ceil(8), |bits| {
+    let bits = PyBytes::new_with(py, size, |bits| {
         good = py.detach(|| mask::unpack(data, rows, columns, bits)).is_some();
         Ok(())
     })?;

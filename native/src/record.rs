@@ -22,6 +22,9 @@ pub struct Tiles<'a> {
     pub sizes: &'a mut [i64],
 }
 
+/// Bytes of a zlib stream that one byte of it can stand for: RFC 1951 needs two bits for a match of 258.
+const INFLATED: usize = 1032;
+
 /// Look up some tiles. None where the record is damaged, or has no such tile.
 pub fn locate(level: &Level, tiles: &mut Tiles) -> Option<()> {
     let inside = |at: &i64, count: usize| usize::try_from(*at).is_ok_and(|at| at < count);
@@ -35,7 +38,7 @@ pub fn locate(level: &Level, tiles: &mut Tiles) -> Option<()> {
         let number = page_of(&group[0]);
         let rows = level.step.min(level.rows - number * level.step);
         let (start, end) = (*level.bounds.get(number)?, *level.bounds.get(number + 1)?);
-        page.unpack(level.data.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?, rows * level.columns)?;
+        page.unpack(level.data.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?, rows.checked_mul(level.columns)?)?;
         for &tile in group {
             let at = tiles.rows[tile] as usize % level.step * level.columns + tiles.columns[tile] as usize;
             (tiles.offsets[tile], tiles.sizes[tile]) = (page.offsets[at] as i64, page.sizes[at] as i64);
@@ -58,7 +61,9 @@ impl Page {
         let (&[high, low], rest) = rest.split_first_chunk()?;
         let (high, low) = (usize::from(high), usize::from(low));
         (high < 4 && low <= 8).then_some(())?;
-        self.planes.resize((high + low + 1) * count, 0);
+        let total = (high + low + 1).checked_mul(count)?;
+        (total / INFLATED <= rest.len()).then_some(())?; // before memory is taken for what cannot be in it
+        self.planes.resize(total, 0);
         let (noise, planes) = self.planes.split_at_mut(count);
         let used = inflate(rest, planes)?;
         inflate(rest.get(used..)?, noise)?;

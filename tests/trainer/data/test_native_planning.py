@@ -61,6 +61,15 @@ def test_a_tile_that_a_level_has_not_is_refused(wrong):
     assert not record.native.locate(found._data, bounds, found._shapes[0], *np.array([wrong]).T.copy(), offsets, offsets.copy())
 
 
+@pytest.mark.parametrize("columns", [2**20, 2**40, 2**62])
+def test_a_page_of_more_tiles_than_its_bytes_can_hold_takes_no_memory(columns):
+    data = record.encode([make_level(np.random.default_rng(0), (20, 20))], np.zeros((0, 0), bool))
+    found = record.Record(data)
+    found._shapes = [(20, columns, 20)]  # as a damaged directory says
+    with pytest.raises(IndexError):  # Python's
+        found.at(0, np.array([3]), np.array([400]))
+
+
 def test_a_mask_is_unpacked_as_python_does(mask, monkeypatch):
     found = record.Record(record.encode([], mask))
     by_core = found.packed_mask
@@ -74,6 +83,14 @@ def test_a_damaged_mask_is_not_half_unpacked(damage):
     distances = zlib.decompress(record._pack_mask(np.eye(400, dtype=bool)))
     assert core.load().unpack_mask(distances, 400, 400) is not None
     assert core.load().unpack_mask(damage(distances), 400, 400) is None
+
+
+def test_a_mask_larger_than_any_slides_is_refused():
+    data = record.encode([], np.zeros((30, 40), bool)).replace(b"[30,40,", b"[%d,%d," % (2**20, 2**20))
+    found = record.Record(data[:4] + (data.index(b"}") + 1 - 8).to_bytes(4, "little") + data[8:])
+    assert core.load().unpack_mask(bytes(4), 2**60, 2**60) is None
+    with pytest.raises(ValueError, match="has a mask of 1048576 x 1048576 px: build the index anew"):
+        _ = found.packed_mask
 
 
 @pytest.mark.parametrize("size", [(8.0, 8.0), (0.3, 0.7), (6.5, 4.25), (64.0, 300.5)])

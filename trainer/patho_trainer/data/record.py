@@ -17,6 +17,7 @@ from patho_trainer.data import core
 native = core.load()
 
 MASK_MPP = 8.0  # um/px of a foreground mask
+MASK_PX = 2**30  # more than of a slide of 250 x 250 mm: no slide has such a mask
 MAGIC = b"PSR3"
 PAGE = struct.Struct("<qBB")  # of a page: offset of the first tile, number of planes of sizes (but the lowest) and of gaps
 PAGE_TILES = 2048  # a page holds whole rows, about this many tiles: what one look-up has to decompress
@@ -110,7 +111,9 @@ def _pack_mask(mask: NDArray[np.bool_]) -> bytes:
 
 
 def _unpack_mask(data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
-    """One bit a pixel, shape (rows, ceil(columns / 8)): eight pixels are undone at once."""
+    """One bit a pixel, shape (rows, ceil(columns / 8)): eight pixels are undone at once. Raises ValueError for a mask of no slide."""
+    if rows * columns > MASK_PX:
+        raise ValueError(f"a damaged slide record: it has a mask of {rows} x {columns} px: build the index anew")
     distances = zlib.decompress(data)
     if native and (bits := native.unpack_mask(distances, rows, columns)) is not None:
         return np.frombuffer(bits, np.uint8).reshape(rows, -(-columns // 8))
