@@ -122,6 +122,23 @@ def test_two_writers_that_prune_at_once_delete_no_best_one():
     assert all(best_of(bucket) is None or is_whole(bucket, 10) for bucket in found)
 
 
+def notices(bucket: Contents) -> list[str]:
+    return [url for url in bucket if url.startswith(f"{ROOT}/pruning/")]
+
+
+def test_a_notice_that_a_killed_writer_left_goes_with_its_steps():
+    left = [bucket for bucket in states(contents(10, 20, 30, best=20), prune(1)) if notices(bucket)]
+    after = [states(bucket, prune(2))[-1] for bucket in left]
+    assert [(is_whole(bucket, 10), notices(bucket)) for bucket in after] == [(False, [])] * len(left)
+    again = states(after[0] | contents(10, best=None), nominate(10, 0.8))[-1]
+    assert best_of(again) == 10
+
+
+def test_a_notice_stays_while_a_step_of_it_does():
+    sleeping = {f"{ROOT}/pruning/000001-000001.json": b"[10, 20]"}
+    assert notices(states(contents(10, 20, 30, best=20) | sleeping, prune(2))[-1]) == [*sleeping]
+
+
 def test_a_marker_goes_before_what_it_stands_for():
     for bucket in states(contents(10, 20, best=None), prune(1)):
         assert is_whole(bucket, 10) or f"{ROOT}/step-00000010/COMPLETE.json" not in bucket

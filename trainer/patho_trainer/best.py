@@ -13,7 +13,7 @@ names a checkpoint that is there, whoever is killed at which moment.
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import pydantic
 
@@ -21,6 +21,7 @@ from patho_api import names, report
 from patho_trainer.data import storage, urls
 
 NOMINEE = re.compile(r"nominees/step-(\d{8})\.json$")
+NOTICE = re.compile(r"pruning/(\d{6}-\d{6})\.json$")
 
 
 def found(root: str, bucket: storage.Bucket) -> report.BestCheckpoint | None:
@@ -78,6 +79,14 @@ def condemned(root: str, steps: Iterable[int], by: str, bucket: storage.Bucket) 
     bucket.write(url, json.dumps(sorted(steps)).encode())
     yield
     bucket.delete([url])
+
+
+def forget(notices: Iterable[str], present: Collection[int], bucket: storage.Bucket) -> None:
+    """Delete notices of which no step is present any more: where one is, the writer may only sleep before its delete."""
+    for url in notices:
+        with contextlib.suppress(storage.NotFound):
+            if not {*json.loads(bucket.read(url))} & {*present}:
+                bucket.delete([url])
 
 
 def is_condemned(root: str, step: int, bucket: storage.Bucket) -> bool:

@@ -126,13 +126,25 @@ def prune(place: Place, keep: int) -> list[str]:
     deleted urls.
 
     Markers go first, so that no checkpoint is ever half there; and before them a word of what will go, so that no evaluation names one of
-    these the best at this moment (`best`). Where the best one cannot be known, nothing is deleted.
+    these the best at this moment (`best`). Where the best one cannot be known, nothing is deleted. A word that a killed writer has left
+    goes with the last of its steps.
     """
     root, bucket = place.root, place.bucket
     spared = _spared(root, bucket)
-    doomed = [] if spared is None else superfluous(root, [o.url for o in bucket.list(urls.join(root, ""))], keep, spared)
-    if not doomed:
+    if spared is None:
         return []
+    objects = [o.url for o in bucket.list(urls.join(root, ""))]
+    doomed = superfluous(root, objects, keep, spared)
+    going = _delete(place, doomed) if doomed else []
+    notices = {url: match[1] for url in objects if (match := best.NOTICE.match(_inside(root, url)))}
+    older = [url for url, writer in notices.items() if writer < place.claim.name]
+    best.forget(older, {step for url in {*objects} - {*going} if (step := _step(root, url)) is not None}, bucket)
+    return going
+
+
+def _delete(place: Place, doomed: Collection[str]) -> list[str]:
+    """Say what will go, look whether somebody has named a step of it meanwhile, and delete the rest: this is returned."""
+    root, bucket = place.root, place.bucket
     with best.condemned(root, {step for url in doomed if (step := _step(root, url)) is not None}, place.claim.name, bucket):
         late = _spared(root, bucket)
         going = [url for url in doomed if late is not None and _step(root, url) not in late]
@@ -163,9 +175,14 @@ def superfluous(root: str, objects: Iterable[str], keep: int, spared: Collection
 
 def _step(root: str, url: str) -> int | None:
     """The step whose folder in `root` an object lies in; None for anything else, such as the checkpoints of a run in a folder below."""
-    address = urls.parse(root)
-    match = FOLDER.match(url.removeprefix(address.url_of(f"{address.path.rstrip('/')}/".lstrip("/"))))
+    match = FOLDER.match(_inside(root, url))
     return int(match[1]) if match else None
+
+
+def _inside(root: str, url: str) -> str:
+    """The path of an object below `root`."""
+    address = urls.parse(root)
+    return url.removeprefix(address.url_of(f"{address.path.rstrip('/')}/".lstrip("/")))
 
 
 def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
