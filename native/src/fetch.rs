@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::{process, thread};
 
 use bytes::Bytes;
@@ -24,9 +25,11 @@ use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use crate::http::Connector;
 
+const LONGEST: Duration = Duration::from_secs(120); // for a range: servers can be neither silent nor done
 const AT_ONCE: usize = 640; // requests of a fetcher in flight, those of earlier columns first: a process may have only 1,024 files open
 
 /// What a range's answer says of its object: size in bytes, entity tag, time of the last change (seconds since 1970).
@@ -181,10 +184,13 @@ impl Drop for Fetcher {
 async fn range(store: &dyn ObjectStore, gate: &Semaphore, path: &Path, start: u64, size: u64) -> Option<(Facts, Bytes)> {
     let options = GetOptions { range: Some((start..start + size).into()), ..Default::default() };
     let _turn = gate.acquire().await.ok()?;
-    let answer = store.get_opts(path, options).await.ok()?; // judges status and Content-Range
-    let facts = (answer.meta.size, answer.meta.e_tag.clone(), answer.meta.last_modified.timestamp());
-    let data = answer.bytes().await.ok()?;
-    (data.len() as u64 == size).then_some((facts, data))
+    let fetched = async {
+        let answer = store.get_opts(path, options).await.ok()?; // judges status and Content-Range
+        let facts = (answer.meta.size, answer.meta.e_tag.clone(), answer.meta.last_modified.timestamp());
+        let data = answer.bytes().await.ok()?;
+        (data.len() as u64 == size).then_some((facts, data))
+    };
+    timeout(LONGEST, fetched).await.ok()?
 }
 
 /// Unions of the ranges in the order of the object, without those that are empty. Raises ValueError for numbers that do not fit.
