@@ -72,7 +72,10 @@ def test_losses_score_and_predictions_of_a_decoder_are_evas(tmp_path: pathlib.Pa
     assert [segmentation.train_step(decoder, optimizer, b, HALF) for b in batches] == pytest.approx(theirs["losses"].tolist(), rel=1e-5)
     predicted = segmentation.predict(decoder, patches, HALF, 64).numpy()
     assert (predicted == theirs["predicted"]).mean() > 0.999  # rounding decides ties
-    assert segmentation.dice(segmentation.confusion(decoder, patches, HALF, 64)) == pytest.approx(float(theirs["dice"]), abs=2e-4)
+    counts = segmentation._counts(patches.masks_NSS, torch.from_numpy(theirs["predicted"]), CLASSES)
+    assert segmentation.dice(counts) == pytest.approx(
+        float(theirs["dice"]), rel=1e-5
+    )  # of the same predictions: so early it hangs on a few pixels
 
 
 def renamed(name: str) -> str:

@@ -102,7 +102,7 @@ class Bucket:
             await self._paced(ranges.ranges(url, starts, sizes).requests)
         meta, requests, failed, buffers = await fetcher.fetch(address.path, starts, sizes)
         self._succeed(address, requests - failed, retried=failed)
-        if failed:
+        if 2 * failed > requests:
             await asyncio.sleep(pace.pause_seconds(0))  # a server that has too much to do is not asked twice in a row
         if meta is None:
             return None
