@@ -22,7 +22,7 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY) ## train, probe and look: a real slide through a real object-store server (about 3 minutes after set-up)
 	@$(BIN)/patho demo
 
-native: $(READY) ## the optional native core, which decodes only what a patch needs; wants cargo, nasm and cmake
+native: $(READY) ## the optional native core, which fetches, plans and decodes for a fraction of the CPU time; wants cargo, nasm and cmake
 	@native/build.sh "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 
 test: lint ## every test that can run here; ends with what was not run and why

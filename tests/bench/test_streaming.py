@@ -68,8 +68,8 @@ class Work:
         self.requests: Requests = [r for step in range(steps) for r in plan.requests(step)]
         self.patches = len(self.requests)
 
-    def stream(self, decoder: str = "Python") -> None:
-        """All patches by the engine, decoded by one of DECODERS."""
+    def stream(self, decoder: str = next(iter(DECODERS))) -> None:
+        """All patches by the engine, fetched and decoded by one of DECODERS; by the best."""
         native.core, fetching.core = DECODERS[decoder]  # in this process only, which measures nothing else
         with stream.batches(self.catalog, self.spec, seed=0, stop_step=self.steps, bucket=self.bucket, threads=THREADS) as batches:
             assert sum(len(batch.slots) for batch in batches) == self.patches
