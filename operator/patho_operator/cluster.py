@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from patho_api import names
@@ -51,6 +51,20 @@ def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") 
     return "/".join(part for part in parts if part)
 
 
+async def pages(
+    api: client.Client, kind: str, namespace: str = "", selector: str = "", *, accept: str = "application/json", agent: str = client.AGENT
+) -> AsyncIterator[Json]:
+    """A complete list of a kind, page by page; `items` is null where there is none."""
+    query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+    while True:
+        answer = await api.request("GET", path(kind, namespace), query=query, accept=accept, agent=agent)
+        yield answer
+        following = answer["metadata"].get("continue")
+        if not following:
+            return
+        query = query | {"continue": following}
+
+
 class Cluster:
     """Live looks and writes, over one client. `fence` raises when this operator may no longer act, before each write."""
 
@@ -91,15 +105,7 @@ class Cluster:
 
     async def objects(self, kind: str, namespace: str = "", selector: str = "", accept: str = "application/json") -> list[Json]:
         """All objects of a kind, read in pages."""
-        found: list[Json] = []
-        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
-        while True:
-            answer = await self._api.request("GET", path(kind, namespace), query=query, accept=accept)
-            found += answer["items"] or []  # null where there is none
-            following = answer["metadata"].get("continue")
-            if not following:
-                return found
-            query = query | {"continue": following}
+        return [item async for page in pages(self._api, kind, namespace, selector, accept=accept) for item in page["items"] or []]
 
     async def amend(self, kind: str, namespace: str, name: str, change: Sequence[Json]) -> None:
         """A JSON patch of an object of ours; its tests say of which version. A server whose object fails them answers 422: Denied."""

@@ -52,18 +52,12 @@ class Watch(Generic[Child]):
 
     async def _list(self) -> str:
         """Know everything that exists, and nothing else; the version of the list."""
-        uids: set[str] = set()
-        query = {"labelSelector": SELECTOR, "limit": str(cluster.PAGE)}
-        while True:
-            answer = await self.api.request("GET", self._path, query=query, agent=client.WATCHER)
-            for body in answer["items"] or []:
+        uids, version = set[str](), ""
+        async for page in cluster.pages(self.api, self.kind, self.namespace, SELECTOR, agent=client.WATCHER):
+            for body in page["items"] or []:
                 uids.add(body["metadata"]["uid"])
                 self._put(body)
-            following = answer["metadata"].get("continue")
-            if not following:
-                break
-            query["continue"] = following
-        version: str = answer["metadata"]["resourceVersion"]
+            version = page["metadata"]["resourceVersion"]
         self._tell(self.shelf.keep(uids, int(version), self.namespace))
         return version
 
