@@ -23,3 +23,6 @@ def load() -> Any:
         )
         return None
     return module
+
+
+native = load()  # once: whoever uses it has a name of its own for it, by which that use is switched off

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from patho_trainer.data import core as loader
 from patho_trainer.data import ranges
 
-core = loader.load()
+core = loader.native
 Key = tuple[str, str]  # scheme and root of a bucket
 PATIENCE, PAUSE_SECONDS = 4, 60.0  # columns in a row of which nothing came, and for how long the core is not asked then
 Arguments = tuple[str, str, dict[str, str], bool]  # of `patho_native.Fetcher`

@@ -14,7 +14,7 @@ MOST_PX = 1 << 14  # edge of a region that the core accepts
 Job = tuple[Any, ...]  # as `patho_native.paint` wants it
 
 
-core = loader.load()
+core = loader.native
 
 
 def name() -> str:

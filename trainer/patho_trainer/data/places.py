@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from patho_trainer.data import catalog, core
 
-native = core.load()
+native = core.native
 
 TRIES = 8  # corners that are drawn before the cell's centre is taken
 ENOUGH = 256  # accepted cells: with fewer, their edges would shape what is drawn

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from patho_trainer.data import core
 
-native = core.load()
+native = core.native
 
 MASK_MPP = 8.0  # um/px of a foreground mask
 MASK_PX = 2**30  # more than of a slide of 250 x 250 mm: no slide has such a mask
