@@ -1,19 +1,13 @@
 """Fetching by the native core: the bytes that obstore fetches, from real servers; whatever goes wrong is left to obstore."""
 
 import asyncio
-import os
-import pathlib
-import ssl
-import subprocess
-import sys
 import time
 
 import pytest
 
 from patho_api import common
 from patho_trainer.data import fetching, storage, stores, urls
-from tests.cluster import pki
-from tests.trainer import servers, speaker
+from tests.trainer import speaker
 
 if not fetching.fetches():
     pytest.skip("NOT RUN: native fetch: make native builds it", allow_module_level=True)
@@ -21,7 +15,6 @@ if not fetching.fetches():
 DATA = bytes(range(256)) * 400
 STARTS, SIZES = [0, 100, 250, 90_000, 70_000], [100, 50, 5_000, 1_000, 0]
 EXPECTED = [DATA[start : start + size] for start, size in zip(STARTS, SIZES, strict=True)]
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 def read(bucket, url, starts=STARTS, sizes=SIZES):
@@ -83,28 +76,6 @@ def test_ranges_of_two_states_of_an_object_are_none(web):
     assert info == bucket.head(web.url + "x")
 
 
-def test_renewed_credentials_reach_the_core(web, tmp_path):
-    (web.folder / "bucket").mkdir()
-    (web.folder / "bucket" / "x").write_bytes(DATA)
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "secret_access_key").write_text("s")
-    (secret / "access_key_id").write_text("first")
-    bucket = storage.Bucket(common.Storage(endpoint=web.url, secret_name="key"), str(secret))
-
-    async def story():
-        requests = []
-        for key in ("first", "second", "second"):
-            web.access_key = key
-            (secret / "access_key_id").write_text(key)
-            before = web.requests["GET", "bucket/x"]
-            await bucket.read_checked_async("s3://bucket/x", [5], [10])
-            requests.append(web.requests["GET", "bucket/x"] - before)
-        return requests
-
-    assert asyncio.run(story()) == [1, 3, 1]  # refused to the core and to obstore, then answered to obstore; then to the core
-
-
 @pytest.fixture
 def keyed(web, tmp_path):
     """A bucket whose keys lie in a mounted secret, and what changes them there and at the server."""
@@ -120,6 +91,21 @@ def keyed(web, tmp_path):
 
     renew("first")
     return storage.Bucket(common.Storage(endpoint=web.url, secret_name="key"), str(secret)), renew
+
+
+def test_renewed_credentials_reach_the_core(web, keyed):
+    bucket, renew = keyed
+
+    async def story():
+        requests = []
+        for key in ("first", "second", "second"):
+            renew(key)
+            before = web.requests["GET", "bucket/x"]
+            await bucket.read_checked_async("s3://bucket/x", [5], [10])
+            requests.append(web.requests["GET", "bucket/x"] - before)
+        return requests
+
+    assert asyncio.run(story()) == [1, 3, 1]  # refused to the core and to obstore, then answered to obstore; then to the core
 
 
 def test_columns_on_their_way_while_credentials_are_renewed_come_all(web, keyed):
@@ -285,77 +271,3 @@ def test_a_task_that_is_cancelled_closes_its_connections_at_once():
             assert await asyncio.to_thread(server.closed.acquire, timeout=5)
 
         asyncio.run(story())
-
-
-STORY = """
-import asyncio, os, sys, threading
-from patho_api import common
-from patho_trainer.data import fetching, storage
-url, what = sys.argv[1:]
-bucket = storage.Bucket(common.Storage(endpoint=os.environ.get("ENDPOINT", ""), anonymous=True))
-read = lambda: bytes(asyncio.run(bucket.read_checked_async(url, [5], [4]))[1][0])
-alone = lambda *_: sys.exit("left to obstore")
-storage.Bucket._by_obstore = alone
-if what == "leaves":
-    threading.Thread(target=read, daemon=True).start()
-    sys.stdin.readline()
-elif what == "forks":
-    print(read())
-    child = os.fork()
-    if child == 0:
-        print(read(), flush=True)
-        os._exit(0)
-    sys.exit(os.waitpid(child, 0)[1] or print(read()))
-else:
-    print(read())
-"""
-
-
-def begin(url, what, **environment):
-    command = [sys.executable, "-c", STORY, url, what]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, env=os.environ | environment, cwd=ROOT, text=True, **pipes)
-
-
-def tell(url, what, **environment):
-    """Output and errors of a story."""
-    return begin(url, what, **environment).communicate(timeout=60)
-
-
-def test_a_program_ends_while_requests_are_on_their_way():
-    with speaker.serve(None) as server:
-        process = begin(server.url + "x", "leaves")
-        server.asked.acquire()
-        assert process.communicate("\n", timeout=20) == ("", "")
-    assert process.returncode == 0
-
-
-def test_a_fork_fetches_too_and_its_parent_goes_on(web):
-    (web.folder / "x").write_bytes(DATA)
-    out, err = tell(web.url + "x", "forks")
-    assert out.splitlines() == [str(DATA[5:9])] * 3, err
-
-
-@pytest.fixture
-def secure(tmp_path):
-    """An S3 server by TLS, and the file of its authority."""
-    authority = pki.authority(tmp_path / "pki")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.server("server", "server", ["127.0.0.1", "localhost"]))
-    folder = tmp_path / "web"
-    (folder / "bucket").mkdir(parents=True)
-    (folder / "bucket" / "x").write_bytes(DATA)
-    with servers.WebServer(folder, context) as web:
-        yield web.url, str(authority.file)
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/x", ""])
-def test_an_authority_of_ones_own_is_trusted_where_ssl_cert_file_names_it(secure, url):
-    server, authority = secure
-    asked = {"ENDPOINT": server} if url else {}
-    out, err = tell(url or f"{server}bucket/x", "reads", SSL_CERT_FILE=authority, SSL_CERT_DIR="", **asked)
-    assert out.splitlines() == [str(DATA[5:9])], err
-
-
-def test_a_server_that_nobody_vouches_for_is_not_trusted(secure):
-    assert "left to obstore" in tell(f"{secure[0]}bucket/x", "reads")[1]
