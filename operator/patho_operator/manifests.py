@@ -10,7 +10,7 @@ from patho_api.evaluate import EvalModel, EvalSpec
 from patho_api.pretrain import PretrainSpec
 from patho_api.resource import Resource
 from patho_operator import overlay, pods, restricted
-from patho_operator.observed import Before
+from patho_operator.observed import COMPLETION_INDEX, Before
 
 Manifest = dict[str, Any]
 
@@ -111,9 +111,11 @@ def overlay_words(resource: Resource) -> tuple[list[str], list[str]]:
 
 
 def service(resource: Resource) -> Manifest:
-    """The headless Service that gives the pods of all attempts their names; ready or not, since they meet before they are ready."""
+    """The headless Service that gives index 0 of each attempt its name, at which the others meet it; ready or not, since they meet before
+    they are ready. Of index 0 alone: for each pod that comes or goes the control plane would write the addresses of all."""
     labels = _labels(resource)
-    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}}
+    selector = {names.LABEL_RUN: labels[names.LABEL_RUN], names.LABEL_KIND: labels[names.LABEL_KIND], COMPLETION_INDEX: "0"}
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
     return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(resource, pods.subdomain(resource), labels), "spec": spec}
 
 

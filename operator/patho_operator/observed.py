@@ -19,7 +19,7 @@ FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernet
 SIGHT_SECONDS = 180.0  # between two answers of rank 0; beyond this the operator has lost sight of it (5,000 runs are asked every 100 s)
 LARGEST = 10**12  # no count and no sum of seconds is larger: somebody wrote it
 MOST_REASON_CHARACTERS = 128  # of an attempt's reason in status
-COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"  # annotation and label
 
 
 class Key(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 from torchx import runner
 
 from patho_api import launch, names
-from patho_operator import manifests, subject
+from patho_operator import manifests, observed, subject
 from tests.controller.builders import UID, created, make_pretrain, plan_for
 
 STORAGE = {"secretName": "gcs-key"}
@@ -80,8 +80,9 @@ def test_many_nodes_meet_at_index_0_by_its_name_and_one_meets_itself():
     service = created(plan_for(make_pretrain(compute={"nodes": 2})), "Service")
     assert service["metadata"]["name"] == template_of(nodes=2)["spec"]["subdomain"]
     assert service["spec"]["publishNotReadyAddresses"]
-    labels = template_of(nodes=2)["metadata"]["labels"]
+    labels = template_of(nodes=2)["metadata"]["labels"] | {observed.COMPLETION_INDEX: "0"}  # which the Job controller adds
     assert service["spec"]["selector"].items() <= labels.items()
+    assert observed.COMPLETION_INDEX in service["spec"]["selector"]  # for each pod of a thousand all their addresses would be written
 
 
 def test_secrets_are_mounted_where_the_trainer_looks_for_them():
