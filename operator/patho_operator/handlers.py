@@ -47,13 +47,15 @@ class Indexes:
         """The newest known form of a resource; None if it is not known."""
         found = map(json.loads, _values(self.resources, key))  # two where one was made anew while the watch was down
         body: Json | None = max((b for b in found if b["metadata"]["uid"] not in self.ghosts), key=_version, default=None)
+        self.forget_written(key, body)
+        return self.written.get(key, body)
+
+    def forget_written(self, key: Key, body: Json | None) -> None:
+        """Once a resource is seen as it was written, or later, or not at all, what was written is no longer needed: of thousands that
+        would be most of the memory."""
         own = self.written.get(key)
-        if own is None:
-            return body
-        if body is None or _version(body) >= _version(own) or body["metadata"]["uid"] != own["metadata"]["uid"]:
+        if own and (body is None or _version(body) >= _version(own) or body["metadata"]["uid"] != own["metadata"]["uid"]):
             del self.written[key]
-            return body
-        return own
 
     def new(self, key: Key) -> bool:
         """Whether nothing has been done about a resource yet, as far as is known."""
@@ -129,6 +131,7 @@ def resource_changed(queue: Queue, indexes: Indexes, body: Json) -> None:
     """Look at a resource and at those that depend on it; not at itself if this is the event of our own last word."""
     key = _resource_key(body)
     own = indexes.settled.pop(key, None) == _version(body)
+    indexes.forget_written(key, body)
     for each in (*([] if own else [key]), *indexes.waiting_for(key), *_run_of_evaluation(body)):
         queue.add(each)
 
