@@ -19,14 +19,14 @@ from tests.cluster.cluster import Cluster, Manifest
 from tests.cluster.controlplane import ControlPlane
 
 PROCESSES = ("jobset", "trainer")
-RUNTIME = "torch-gang"
+SHIPPED, SAME_PODS = "torch-gang", "torch-same-pods"  # runtimes: with the shipped pod, and with one that is as ours
 IMAGE = "pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime"  # as in the shipped runtime
 ACCOUNTS = {"jobset": ("jobset-system", "jobset-controller-manager"), "trainer": ("kubeflow-system", "kubeflow-trainer-controller-manager")}
 Ports = dict[str, int]
 
 
-def start(plane: ControlPlane) -> None:
-    """Install both and wait until they answer."""
+def start(plane: ControlPlane, pod: Manifest) -> None:
+    """Install both and wait until they answer. `pod` is the specification of our pods, for the runtime SAME_PODS."""
     folder = plane.folder / "rival"
     ports = {name: controlplane.free_port() for name in ("jobset", "jobset-health", "trainer", "trainer-health")}
     certificates = _certificates(plane, folder)
@@ -38,26 +38,33 @@ def start(plane: ControlPlane) -> None:
     plane.cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     _start_processes(plane, folder, ports, certificates)
     plane.cluster.apply(*hooks)
-    waiting.until(lambda: _accepts(plane.cluster), what="webhooks of Trainer and JobSet", seconds=60)
+    waiting.until(lambda: _accepts(plane.cluster, pod), what="webhooks of Trainer and JobSet", seconds=60)
 
 
-def trainjob(name: str, nodes: int, namespace: str) -> Manifest:
+def trainjob(name: str, nodes: int, namespace: str, runtime: str) -> Manifest:
     """A TrainJob of so many pods."""
-    spec = {"runtimeRef": {"name": RUNTIME}, "trainer": {"numNodes": nodes, "command": ["sleep", "1000"]}}
+    command = {"command": ["sleep", "1000"]} if runtime == SHIPPED else {}
+    spec = {"runtimeRef": {"name": runtime}, "trainer": {"numNodes": nodes} | command}
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": metadata, "spec": spec}
 
 
-def _runtime() -> Manifest:
+def _runtimes(pod: Manifest) -> list[Manifest]:
+    """The shipped pod sleeps and carries next to nothing; the other is what our operator makes, under the name that Trainer asks for."""
+    shipped = {"restartPolicy": "Never", "containers": [{"name": "node", "image": IMAGE}]}
+    ours = {k: v for k, v in pod.items() if k != "subdomain"} | {"containers": [pod["containers"][0] | {"name": "node"}]}
+    return [_runtime(SHIPPED, shipped), _runtime(SAME_PODS, ours)]
+
+
+def _runtime(name: str, pod: Manifest) -> Manifest:
     """The shipped torch runtime with what makes a gang restart: without failure policy and backoffLimit 0 there is none."""
-    containers = [{"name": "node", "image": IMAGE}]
-    job = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": containers}}}
+    job = {"backoffLimit": 0, "template": {"spec": pod}}
     label = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     jobs = [{"name": "node", "template": {"metadata": {"labels": label}, "spec": job}}]
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "ClusterTrainingRuntime",
-        "metadata": {"name": RUNTIME, "labels": {"trainer.kubeflow.org/framework": "torch"}},
+        "metadata": {"name": name, "labels": {"trainer.kubeflow.org/framework": "torch"}},
         "spec": {
             "mlPolicy": {"numNodes": 1, "torch": {}},
             "template": {"spec": {"failurePolicy": {"maxRestarts": 50}, "replicatedJobs": jobs}},
@@ -65,9 +72,9 @@ def _runtime() -> Manifest:
     }
 
 
-def _accepts(cluster: Cluster) -> bool:
+def _accepts(cluster: Cluster, pod: Manifest) -> bool:
     try:
-        cluster.apply(_runtime())
+        cluster.apply(*_runtimes(pod))
     except RuntimeError:
         return False
     return True

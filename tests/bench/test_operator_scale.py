@@ -1,5 +1,6 @@
 """Many runs at once, and one large gang, on fake nodes: against Kubeflow Trainer with JobSet, and against the bare floor, which is a
-script that makes the objects itself. All on one control plane, in turns.
+script that makes the objects itself. All on one control plane, in turns, and all with pods of the same specification; Trainer also with the
+pod of its shipped runtime, which carries next to nothing.
 
 `make bench` prints the numbers; those in RESULTS.md come from it. PATHOSCALE_BENCH_RESOURCES, _ROUNDS and _GANG change its size;
 PATHOSCALE_BENCH_RIVALS=0 leaves Trainer and JobSet out.
@@ -57,7 +58,7 @@ def bench() -> Iterator[Bench]:
     if RIVALS:
         tools.build(rivals=True)
     with tempfile.TemporaryDirectory(prefix="patho-", ignore_cleanup_errors=True) as folder:
-        made = scale.start(pathlib.Path(folder), nodes=-(-max(*RESOURCES, GANG) // scale.PODS_A_NODE), rivals=RIVALS)
+        made = scale.start(pathlib.Path(folder), nodes=-(-max(*RESOURCES, GANG) // scale.PODS_A_NODE), rivals=_pod() if RIVALS else None)
         yield made
         made.plane.processes.stop_all()
 
@@ -93,8 +94,14 @@ def makers() -> dict[str, Callable[..., list[Manifest]]]:
         "floor": lambda prefix, number=3: [m for n in range(number) for m in bare(f"f{prefix}-{n}")],
     }
     if RIVALS:
-        found["rival"] = lambda prefix, number=3: [rival.trainjob(f"t{prefix}-{n}", 1, scale.NAMESPACE) for n in range(number)]
+        found["rival"] = lambda prefix, number=3: trainjobs(f"t{prefix}", number, rival.SAME_PODS)
+        found["rival as shipped"] = lambda prefix, number=3: trainjobs(f"s{prefix}", number, rival.SHIPPED)
     return found
+
+
+def trainjobs(prefix: str, number: int, runtime: str) -> list[Manifest]:
+    """TrainJobs of one pod each."""
+    return [rival.trainjob(f"{prefix}-{n}", 1, scale.NAMESPACE, runtime) for n in range(number)]
 
 
 def written_by_us(found: Round) -> int:
@@ -116,9 +123,11 @@ def test_a_large_gang_loses_a_pod_and_stalls(bench: Bench):
 
 
 @pytest.mark.skipif(not RIVALS, reason="NOT RUN: PATHOSCALE_BENCH_RIVALS=0")
-def test_the_same_gang_of_the_rival_restarts(bench: Bench):
+@pytest.mark.parametrize("runtime", [rival.SAME_PODS, rival.SHIPPED])
+def test_the_same_gang_of_the_rival_restarts(bench: Bench, runtime: str):
     """There is no stall detection there: one pod is made to fail, and with its failure policy all are replaced."""
-    print(f"\ngang of {GANG}, rival: {asyncio.run(gang.failed(bench, rival.trainjob('gang', GANG, scale.NAMESPACE), GANG))}")
+    found = asyncio.run(gang.failed(bench, rival.trainjob("gang", GANG, scale.NAMESPACE, runtime), GANG))
+    print(f"\ngang of {GANG}, rival, {runtime}: {found}")
     asyncio.run(clean(bench))
 
 
@@ -150,11 +159,21 @@ def run(name: str, nodes: int = 1, **policy: int) -> Manifest:
     return body
 
 
+def _job(found: resource.Resource) -> Manifest:
+    return manifests.job(found, attempt=1, image="trainer:1", before=observed.Before(), reason="", wanted_hash="")
+
+
+def _pod() -> Manifest:
+    """The specification of our pods, for the rival's."""
+    found: Manifest = _job(resource.parse(run("rival")))["spec"]["template"]["spec"]
+    return found
+
+
 def bare(name: str) -> list[Manifest]:
     """What a script would make for the same pod: Service, ConfigMap and Indexed Job, under labels that the operator does not watch."""
     body = run(name)
     found = resource.parse(body)
-    job = manifests.job(found, attempt=1, image="trainer:1", before=observed.Before(), reason="", wanted_hash="")
+    job = _job(found)
     made = [manifests.service(found), job, {"apiVersion": "v1", "kind": "ConfigMap", "data": {"spec": str(body["spec"])}}]
     return [_relabelled(m, name) for m in made]
 
