@@ -169,7 +169,7 @@ def start(folder: pathlib.Path, nodes: int, *, rivals: Manifest | None = None) -
     policy.write_text(json.dumps(AUDIT))
     audit.touch()
     flags = {
-        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"],
+        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}", "--audit-log-maxsize=10000"],  # MB: in one file
         "kube-controller-manager": ["--node-monitor-grace-period=300s"],
     }
     plane = controlplane.start(processes, flags=flags)

@@ -127,6 +127,7 @@ def disturb(run: Run, name: str, act: Callable[[], object]) -> None:
     """Do something to the run, and tell how long it took until a step was made that it had not made before."""
     reached, begin = run.step(), time.time()
     act()
+    reached = max(reached, run.step())  # some may have been made until the act struck
     run.beyond(reached)
     end, started = time.time(), run.started()
     since = f", {end - started:.0f} s after the last pod began to run" if started > begin else ""
