@@ -54,7 +54,7 @@ class Indexes:
         """Once a resource is seen as it was written, or later, or not at all, what was written is no longer needed: of thousands that
         would be most of the memory."""
         own = self.written.get(key)
-        if own and (body is None or _version(body) >= _version(own) or body["metadata"]["uid"] != own["metadata"]["uid"]):
+        if own and (body is None or _version(body) >= _version(own)):
             del self.written[key]
 
     def new(self, key: Key) -> bool:

@@ -114,8 +114,7 @@ def service(resource: Resource) -> Manifest:
     """The headless Service that gives index 0 of each attempt its name, at which the others meet it; ready or not, since they meet before
     they are ready. Of index 0 alone: for each pod that comes or goes the control plane would write the addresses of all."""
     labels = _labels(resource)
-    selector = {names.LABEL_RUN: labels[names.LABEL_RUN], names.LABEL_KIND: labels[names.LABEL_KIND], COMPLETION_INDEX: "0"}
-    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": _all_pods(labels) | {COMPLETION_INDEX: "0"}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(resource, pods.subdomain(resource), labels), "spec": spec}
 
 
@@ -129,11 +128,16 @@ def network_policy(resource: Resource, metrics_from: Sequence[Mapping[str, Any]]
 
 def policy_spec(labels: Mapping[str, str], metrics_from: Sequence[Mapping[str, Any]]) -> Manifest:
     """What the policy of the run with these labels says, as the API server gives it back."""
-    own = {"matchLabels": {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}}
+    own = {"matchLabels": _all_pods(labels)}
     metrics: Manifest = {"ports": [{"port": names.PORT_METRICS, "protocol": "TCP"}]}
     if metrics_from:
         metrics["from"] = [dict(peer) for peer in metrics_from]
     return {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}, metrics]}
+
+
+def _all_pods(labels: Mapping[str, str]) -> dict[str, str]:
+    """What selects the pods of all attempts of the run with these labels."""
+    return {k: labels[k] for k in (names.LABEL_RUN, names.LABEL_KIND)}
 
 
 def _job_spec(nodes: int, template: Mapping[str, Any]) -> Manifest:

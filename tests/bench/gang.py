@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from patho_api import names, report
-from patho_operator import manifests
+from patho_operator import manifests, observed
 from tests.bench import scale
 from tests.bench.scale import Bench, Client, Manifest
 from tests.cluster import release
@@ -72,8 +72,7 @@ async def _start(client: Client, body: Manifest, pods: int) -> tuple[set[str], f
 
 async def _rank0(client: Client) -> str:
     """Name of the running pod of index 0."""
-    index = "batch.kubernetes.io/job-completion-index"
-    found = (await client.call("GET", f"{scale.PODS}?labelSelector={index}%3D0"))["items"]
+    found = (await client.call("GET", f"{scale.PODS}?labelSelector={observed.COMPLETION_INDEX}%3D0"))["items"]
     return next(str(pod["metadata"]["name"]) for pod in found if pod["status"]["phase"] == "Running")
 
 

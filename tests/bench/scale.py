@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from patho_operator.cluster import NO_BODY
 from tests.bench import rival
 from tests.cluster import controlplane, kwok, node, release
 from tests.cluster.controlplane import ControlPlane
@@ -48,7 +49,6 @@ PATHS = {
     "TrainJob": "/apis/trainer.kubeflow.org/v1alpha1/namespaces/bench/trainjobs",
 }
 PODS = "/api/v1/namespaces/bench/pods"
-METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 @dataclasses.dataclass
@@ -139,7 +139,7 @@ class Client:
         version = "0"
         while True:
             query = {"watch": "1", "fieldSelector": "status.phase=Running", "resourceVersion": version}
-            async with self.session.get(PODS, params=query, headers={"Accept": METADATA_ONLY}) as answer:
+            async with self.session.get(PODS, params=query, headers={"Accept": NO_BODY}) as answer:
                 async for event in _events(answer):
                     assert event["type"] != "ERROR", event
                     version = event["object"]["metadata"]["resourceVersion"]
@@ -159,10 +159,10 @@ class Client:
                 await asyncio.sleep(0.5)
 
 
-def start(folder: pathlib.Path, nodes: int, *, rivals: Manifest | None = None) -> Bench:
+def start(folder: pathlib.Path, nodes: int, *, rival_pod: Manifest | None = None) -> Bench:
     """Everything up, `nodes` fake nodes for 100 pods each. A busy machine must not lose them: leases and grace are long.
 
-    `rivals`: Trainer and JobSet as well, with a runtime that has pods of this specification.
+    `rival_pod`: Trainer and JobSet as well, with a runtime that has pods of this specification.
     """
     processes = Processes(folder)
     policy, audit = folder / "audit-policy.json", folder / "audit.log"
@@ -179,9 +179,9 @@ def start(folder: pathlib.Path, nodes: int, *, rivals: Manifest | None = None) -
     plane.cluster.kubectl("create", "namespace", NAMESPACE)
     operator = release.Operator(processes, plane.cluster, settings=NO_QUESTIONS)
     operator.start()
-    if rivals:
-        rival.start(plane, rivals)
-    return Bench(plane, operator, audit, rival.PROCESSES if rivals else ())
+    if rival_pod:
+        rival.start(plane, rival_pod)
+    return Bench(plane, operator, audit, rival.PROCESSES if rival_pod else ())
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:

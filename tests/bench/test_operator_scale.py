@@ -58,7 +58,7 @@ def bench() -> Iterator[Bench]:
     if RIVALS:
         tools.build(rivals=True)
     with tempfile.TemporaryDirectory(prefix="patho-", ignore_cleanup_errors=True) as folder:
-        made = scale.start(pathlib.Path(folder), nodes=-(-max(*RESOURCES, GANG) // scale.PODS_A_NODE), rivals=_pod() if RIVALS else None)
+        made = scale.start(pathlib.Path(folder), nodes=-(-max(*RESOURCES, GANG) // scale.PODS_A_NODE), rival_pod=_pod() if RIVALS else None)
         yield made
         made.plane.processes.stop_all()
 
