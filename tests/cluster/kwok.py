@@ -38,7 +38,7 @@ def process_name(kind: str) -> str:
 
 
 def add_nodes(cluster: Cluster, number: int, *, kind: str = "fake", pods: int = 110) -> list[str]:
-    """Add nodes of a kind, labelled with it, and wait until they are ready; their names."""
+    """Add nodes of a kind, labelled with it, and wait until they take pods; their names."""
     names = [f"{'kwok' if kind == 'fake' else kind}-{i}" for i in range(number)]
     cluster.apply(*[_node(name, kind, pods) for name in names])
     waiting.until(lambda: len(_ready(cluster, kind)) >= number, what=f"{number} nodes ready, {kind}")
@@ -70,5 +70,9 @@ def _node(name: str, kind: str, pods: int) -> Manifest:
 
 
 def _ready(cluster: Cluster, kind: str) -> list[Manifest]:
-    conditions = [c for node in cluster.list("nodes", f"{KIND}={kind}") for c in node["status"].get("conditions", [])]
-    return [c for c in conditions if c["type"] == "Ready" and c["status"] == "True"]
+    """Nodes that are ready and said to be so: a new node keeps a taint until the node controller has seen its condition."""
+    return [node for node in cluster.list("nodes", f"{KIND}={kind}") if _is_ready(node) and not node["spec"].get("taints")]
+
+
+def _is_ready(node: Manifest) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))

@@ -7,8 +7,10 @@ import rich.console
 
 from patho_api import report
 from patho_trainer import terminal
+from tests.docs import terminal as pseudo_terminal
 
 NOW = "2026-01-01T00:00:00Z"
+STAGES = ["Loading", "Indexing", "Training", "Saving"]
 
 
 def make_report(**fields):
@@ -33,6 +35,16 @@ def test_on_a_terminal_something_moves_before_the_first_report():
         assert [task.description for task in view._bar.tasks] == ["Starting"]
         view.show(make_report())
         assert [task.description for task in view._bar.tasks] == ["Training"]
+
+
+def test_on_a_terminal_each_stage_leaves_its_bar():
+    out = io.StringIO()
+    with terminal.ProgressView(rich.console.Console(file=out, width=80, force_terminal=True)) as view:
+        for stage in STAGES:
+            view.show(make_report(stage=stage))
+    bars = [line for line in pseudo_terminal.screen(out.getvalue()) if "3/9" in line]
+    assert [line.split()[0] for line in bars] == STAGES
+    assert max(map(len, bars)) <= 80
 
 
 def test_without_a_terminal_a_stage_is_one_plain_line():
