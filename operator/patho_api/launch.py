@@ -5,6 +5,7 @@ Both fill in torchx' macros: `app_id` (unique for each attempt: torchrun's rende
 `rank0_env` (name of the variable that holds the host of index 0).
 """
 
+import dataclasses
 import json
 
 from torchx import specs
@@ -40,8 +41,9 @@ def appdef(resource: Resource, *, attempt: int = 1, image: str = "") -> specs.Ap
 
 
 def fill(role: specs.Role, *, app_id: str, replica_id: str, rank0_env: str) -> specs.Role:
-    """The role with torchx' macros filled in, as torchx' own schedulers do it."""
-    return specs.macros.Values(img_root="", app_id=app_id, replica_id=replica_id, rank0_env=rank0_env).apply(role)
+    """The role with torchx' macros filled in, as torchx' own schedulers do it. The environment holds none, and is long."""
+    values = specs.macros.Values(img_root="", app_id=app_id, replica_id=replica_id, rank0_env=rank0_env)
+    return dataclasses.replace(values.apply(dataclasses.replace(role, env={})), env=dict(role.env))
 
 
 def spec_json(spec: PretrainSpec | EvalSpec) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from patho_api import names
-from patho_operator import incidents, manifests, observed, times
+from patho_operator import incidents, observed, times
 from patho_operator.observed import Pod
 from patho_operator.situation import Situation
 
@@ -63,7 +63,7 @@ def _job_failed(s: Situation) -> Verdict | None:
 
 
 def _changed(s: Situation) -> Verdict | None:
-    if s.subject.refusals or s.current.spec_hash == manifests.spec_hash(s.resource):
+    if s.subject.refusals or s.current.spec_hash == s.subject.spec_hash:
         return None
     return Verdict("Replace", "SpecChanged", "the specification of the pods changed: a new attempt takes it up from the last checkpoint")
 

@@ -24,6 +24,7 @@ from patho_operator.queue import Queue
 
 Json = Mapping[str, Any]
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+Glance = tuple[tuple[str, ...], tuple[Job, ...], tuple[Pod, ...]]
 KEPT_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")
 
 
@@ -61,6 +62,10 @@ class Indexes:
         """Whether nothing has been done about a resource yet, as far as is known."""
         body = self.body(key)
         return body is not None and not body["status"] and not _values(self.jobs, key)
+
+    def glance(self, key: Key) -> Glance:
+        """All that is known of a run, for comparison: a hundredth of the cost of a turn."""
+        return tuple(_values(self.resources, key)), tuple(_values(self.jobs, key)), tuple(_values(self.pods, key))
 
     def observe(self, key: Key) -> Observed:
         """Jobs and pods of a run."""

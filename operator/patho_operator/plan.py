@@ -50,6 +50,8 @@ class Plan:
     ends_attempt: bool = False  # the patch says that an attempt has ended, or that nothing of it is left
     events: tuple[Event, ...] = ()
     requeue_seconds: float | None = None
+    withheld: str = ""  # phase of a first status that is not written yet: it may wait
+    rests_seconds: float = 0.0  # with such a status: how long nothing needs to be done unless something else is seen
 
     @property
     def consequential(self) -> bool:

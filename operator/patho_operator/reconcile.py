@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patho_api import names
-from patho_operator import attempts, backoff, conditions, evaluations, manifests, status, times, trouble
+from patho_operator import attempts, backoff, conditions, evaluations, manifests, starts, status, times, trouble
 from patho_operator.observed import Before, Observed, Pod, Time
 from patho_operator.plan import Burial, Delete, Event, Plan
 from patho_operator.situation import Situation
@@ -14,7 +14,6 @@ from patho_operator.subject import Status, Subject
 
 SETTLING_SECONDS = 5.0  # between looks at something that is on its way
 REFUSED_SECONDS = 30.0  # until a child that was refused is tried again
-FIRST_STATUS_SECONDS = 3.0  # most runs run by then: one status says it all, and each costs the API server more than a pod
 WORDS_SECONDS = 5.0  # between writes that change words alone: a large gang has others each time one of its pods comes or goes
 WATCHING_SECONDS = 60.0  # between looks at a healthy run: time-outs are found by the clock, not by an event
 Peers = Sequence[Mapping[str, Any]] | None
@@ -27,11 +26,13 @@ def reconcile(
     *,
     image: str,
     metrics_from: Peers = None,
-    patience_seconds: float = FIRST_STATUS_SECONDS,
+    starting_patience_seconds: float = starts.FIRST_STATUS_SECONDS,
+    running_patience_seconds: float = 0.0,
     silence_seconds: float = WORDS_SECONDS,
 ) -> Plan:
-    """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings; the first
-    status of a run that starts without trouble waits for `patience_seconds`; `silence_seconds` have passed since the last write of one."""
+    """The plan for one resource. `image` is the trainer of the operator's own release; `metrics_from` as in settings.Settings. The first
+    status of a run waits for so long while it starts without trouble, and while it runs; `silence_seconds` have passed since the last
+    write of one."""
     s = Situation(subject, observed, now)
     if subject.deleting:
         return Plan(burials=_burials(s))
@@ -39,8 +40,11 @@ def reconcile(
         return _after_the_end(s)
     step = _unless_refused(decide(s), observed)
     scoring = evaluations.look(s, status.render(s, step))
-    wait_seconds = _first_status_waits(s, scoring.status, patience_seconds) or _words_wait(s, scoring.status, silence_seconds)
+    patience = {"Starting": starting_patience_seconds, "Running": running_patience_seconds}
+    first_waits = 0.0 if scoring.creates else _first_status_waits(s, scoring.status, patience)
+    wait_seconds = first_waits or _words_wait(s, scoring.status, silence_seconds)
     patch = None if wait_seconds > 0 else status.difference(subject.raw_status, scoring.status)
+    rests_seconds = min(wait_seconds, _requeue(s, step) or wait_seconds) if wait_seconds > 0 else 0.0
     return Plan(
         deletes=(*_deletes(s, step), *scoring.deletes),
         burials=_burials(s),
@@ -50,9 +54,9 @@ def reconcile(
         terminal=step.kind in ("Succeed", "Fail"),
         ends_attempt=patch is not None and step.kind in ("Stop", "Rest", "Refuse"),
         events=(*_events(s, step), *scoring.events) if patch else (),
-        requeue_seconds=min(wait_seconds, FIRST_STATUS_SECONDS, _requeue(s, step) or wait_seconds)
-        if wait_seconds > 0
-        else _requeue(s, step),
+        requeue_seconds=min(rests_seconds, starts.LOOK_SECONDS) if rests_seconds > 0 else _requeue(s, step),
+        withheld=scoring.status.phase if first_waits > 0 else "",
+        rests_seconds=rests_seconds if first_waits > 0 else 0.0,
     )
 
 
@@ -151,12 +155,12 @@ def _beginning(s: Situation) -> tuple[str, str]:
     return last.reason, last.message
 
 
-def _first_status_waits(s: Situation, new: Status, patience_seconds: float) -> float:
+def _first_status_waits(s: Situation, new: Status, patience_seconds: Mapping[str, float]) -> float:
     """Seconds that the first status of a run may still wait; 0 if something is known that a user should read now."""
     running = next((c.reason for c in new.conditions if c.type == "Running"), "")
-    if s.subject.raw_status or (new.phase, running) != ("Starting", "Starting"):
+    if s.subject.raw_status or new.phase != running:
         return 0.0
-    return max(0.0, patience_seconds - (times.seconds_between(s.job.created, s.now) if s.job else 0.0))
+    return max(0.0, patience_seconds.get(new.phase, 0.0) - (times.seconds_between(s.job.created, s.now) if s.job else 0.0))
 
 
 def _words_wait(s: Situation, new: Status, silence_seconds: float) -> float:
@@ -215,7 +219,7 @@ def _creates(s: Situation, step: Step, image: str, metrics_from: Peers) -> tuple
         image=image,
         before=Before(old.restarts, old.disruptions, old.accelerator_seconds),
         reason=step.reason,
-        wanted_hash=manifests.spec_hash(s.resource),
+        wanted_hash=s.subject.spec_hash,
         from_step=checkpoint.step if checkpoint else None,
         model_url=s.model.url if s.subject.key.kind == names.EVAL else "",
         best_by=evaluations.best_by(s),

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from patho_api import names
 from patho_operator import errors, metrics, models, subject, times, trouble
 from patho_operator.cluster import Cluster
-from patho_operator.handlers import Indexes, Json
+from patho_operator.handlers import Glance, Indexes, Json
 from patho_operator.observed import Key, Observed, Problem
 from patho_operator.plan import Plan
 from patho_operator.progress import Board
-from patho_operator.reconcile import FIRST_STATUS_SECONDS, Peers, reconcile
+from patho_operator.reconcile import Peers, reconcile
+from patho_operator.starts import LOOK_SECONDS, Starts
 from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0  # between questions about events: for each answer the API server reads all events of a namespace
-MOST_PATIENCE_SECONDS = (
-    20.0  # of a first status, while one run after the other begins or gets to run: of a thousand the last needs that long
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,7 @@ class View:
     subject: Subject
     observed: Observed
     plan: Plan
-    live: bool
+    glance: Glance | None  # of the indexes; None: it was live
 
 
 @dataclasses.dataclass
@@ -44,11 +42,10 @@ class Worker:
     image: str
     suspect: set[Key]  # resources whose indexes were found to be wrong: looked at live
     metrics_from: Peers = None  # as in settings.Settings
-    starting: dict[Key, str] = dataclasses.field(default_factory=dict)  # uids of runs whose Job was made, and whose first status waits
+    starts: Starts = dataclasses.field(default_factory=Starts)
     asked: float = float("-inf")  # when events were asked for last, by the monotonic clock
     told: dict[Key, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # what they said of runs that do not come up
     spoke: dict[Key, float] = dataclasses.field(default_factory=dict)  # when each status was written last, by the monotonic clock
-    started: float = float("-inf")  # when one of them was begun or seen to run last, by the monotonic clock
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
@@ -65,8 +62,10 @@ class Worker:
         return again
 
     async def _turn(self, key: Key) -> float | None:
+        if key not in self.suspect and key not in self.indexes.newer and self.starts.still_waits(key, self.indexes.glance(key)):
+            return LOOK_SECONDS
         view = await self._view(key, live=key in self.suspect or self.indexes.behind(key) or self._will_begin(key))
-        if view and view.plan.consequential and not view.live:
+        if view and view.plan.consequential and view.glance:
             view = await self._view(key, live=True)
         self.suspect.discard(key)
         if view is None:
@@ -77,22 +76,22 @@ class Worker:
 
     def _will_begin(self, key: Key) -> bool:
         """Whether a live look is due anyhow, so that one from the index would be in vain."""
-        return key not in self.starting and self.indexes.new(key)
+        return key not in self.starts and self.indexes.new(key)
 
     async def _view(self, key: Key, *, live: bool) -> View | None:
         """The resource, what is seen, and the plan; None if there is no such resource."""
         body = None if live else self.indexes.body(key)
-        live = body is None
+        glance = self.indexes.glance(key) if body else None
         body = body or await self.cluster.get(key)
         if body is None:
             return None
-        view = self._planned(subject.parse(body), await self._observe(key, body, live), live)
+        view = self._planned(subject.parse(body), await self._observe(key, body, live=glance is None), glance)
         uids = trouble.worth_asking(view.subject, view.observed, self.cluster.now()) if not view.plan.consequential else ()
         if not uids:
             self.told.pop(key, None)
             return view
         words = await self._warnings(key, uids)
-        return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), live)
+        return self._planned(view.subject, dataclasses.replace(view.observed, warnings=words), glance)
 
     async def _warnings(self, key: Key, uids: Sequence[str]) -> tuple[str, ...]:
         """What events say, or said when they were asked last: a thousand runs that start slowly must not slow each other down."""
@@ -101,22 +100,22 @@ class Worker:
             self.told[key] = await self.cluster.warnings(key.namespace, uids)
         return self.told.get(key, ())
 
-    def _planned(self, found: Subject, observed: Observed, live: bool) -> View:
-        moment = time.monotonic()
+    def _planned(self, found: Subject, observed: Observed, glance: Glance | None) -> View:
         plan = reconcile(
             found,
             observed,
             self.cluster.now(),
             image=self.image,
             metrics_from=self.metrics_from,
-            patience_seconds=MOST_PATIENCE_SECONDS if moment - self.started < FIRST_STATUS_SECONDS else FIRST_STATUS_SECONDS,
-            silence_seconds=moment - self.spoke.get(found.key, float("-inf")),
+            starting_patience_seconds=self.starts.starting_patience(),
+            running_patience_seconds=self.starts.running_patience(),
+            silence_seconds=time.monotonic() - self.spoke.get(found.key, float("-inf")),
         )
-        return View(found, observed, plan, live)
+        return View(found, observed, plan, glance)
 
-    async def _observe(self, key: Key, body: Json, live: bool) -> Observed:
+    async def _observe(self, key: Key, body: Json, *, live: bool) -> Observed:
         seen = self.indexes.observe(key)
-        if live and (seen.jobs or seen.pods or (body.get("status") or {}).get("attempt") or key in self.starting):
+        if live and (seen.jobs or seen.pods or (body.get("status") or {}).get("attempt") or key in self.starts):
             # of a resource that never began the index shows nothing: its Job's name is known, and the server refuses a second one;
             # two lists for each of a thousand new resources would be a million objects looked at
             seen = await self.cluster.look(key)
@@ -124,7 +123,7 @@ class Worker:
         wanted = models.pretrain_name(body)
         pretrain = self.indexes.body(Key(names.PRETRAIN, key.namespace, wanted)) if wanted else None
         heard = self.board.seen(key, host.uid) if host else None
-        begun = self.starting.get(key) == body["metadata"]["uid"]
+        begun = self.starts.has_begun(key, body["metadata"]["uid"])
         return dataclasses.replace(seen, seen=heard, pretrain=pretrain, evaluations=self.indexes.evaluations_of(key), begun=begun)
 
     async def _execute(self, key: Key, view: View) -> float | None:
@@ -133,17 +132,22 @@ class Worker:
         except errors.Refused as refused:
             log.warning("%s %s/%s: %s", *key, refused)
             problem = Problem(refused.reason, refused.message)
-            view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.live)
+            view = self._planned(view.subject, dataclasses.replace(view.observed, problem=problem), view.glance)
             done = await self.cluster.execute(view.subject, dataclasses.replace(view.plan, deletes=()))
-        if done.written or view.subject.raw_status:
-            self.starting.pop(key, None)
-        else:
-            self.starting[key] = view.subject.uid
-            self.started = time.monotonic() if view.plan.creates else self.started
-        self.metrics.runs.shown[key] = self._note(key, view, done.written) if done.written else view.subject.status
+        self.metrics.runs.shown[key] = self._note(key, view, done.written) if done.written else self._unchanged(key, view)
         if done.unmade:
             raise done.unmade  # tried again with patience; nothing else had to wait for it
         return view.plan.requeue_seconds
+
+    def _unchanged(self, key: Key, view: View) -> subject.Status:
+        """Nothing was written: there was nothing to say, or the first status waits."""
+        if view.subject.raw_status:
+            self.starts.told(key)
+        else:
+            ran = self.cluster.now() if view.plan.withheld == "Running" else None
+            began, seconds = bool(view.plan.creates), view.plan.rests_seconds
+            self.starts.waits(key, view.subject.uid, began=began, ran=ran, glance=view.glance, seconds=seconds)
+        return view.subject.status
 
     def _note(self, key: Key, view: View, written: Json) -> subject.Status:
         """Remember what was written until the index has it, and count what is new; returns the new status."""
@@ -151,19 +155,20 @@ class Worker:
         self.indexes.written[key], self.spoke[key] = written, time.monotonic()
         if view.plan.settled:
             self.indexes.settled[key] = int(written["metadata"]["resourceVersion"])
-        old, new = before.status, subject.status_of(written)
+        old, new, start = before.status, subject.status_of(written), self.starts.told(key)
         for reason, more in (("incident", new.restarts - old.restarts), ("disruption", new.disruptions - old.disruptions)):
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
-        start = times.parse(new.start_time)
-        if new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1 and start:
-            self.started = time.monotonic()
-            self.metrics.time_to_running.observe(times.seconds_between(start, self.cluster.now()))
+        made = times.parse(new.start_time)
+        if new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1 and made:
+            self.starts.ran()
+            ran = start and start.ran
+            self.metrics.time_to_running.observe(times.seconds_between(made, ran or self.cluster.now()))
         return new
 
     def _forget(self, key: Key) -> None:
         """The resource is gone; its children follow by their owner references."""
         self.suspect.discard(key)
-        self.starting.pop(key, None)
+        self.starts.told(key)
         self.spoke.pop(key, None)
         self.told.pop(key, None)
         self.board.forget(key)

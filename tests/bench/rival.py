@@ -4,6 +4,7 @@ Left out: their own management of certificates, leader election, runtimes for ot
 """
 
 import base64
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -25,8 +26,35 @@ ACCOUNTS = {"jobset": ("jobset-system", "jobset-controller-manager"), "trainer":
 Ports = dict[str, int]
 
 
-def start(plane: ControlPlane, pod: Manifest) -> None:
-    """Install both and wait until they answer. `pod` is the specification of our pods, for the runtime SAME_PODS."""
+@dataclasses.dataclass(frozen=True)
+class Rival:
+    """Both, installed on a control plane; their processes come and go."""
+
+    plane: ControlPlane
+    ports: Ports
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where their settings, certificates and kubeconfigs are."""
+        return self.plane.folder / "rival"
+
+    def start(self) -> None:
+        """Start both and wait until they are ready."""
+        for name in PROCESSES:
+            environment = {"KUBECONFIG": str(self.folder / f"{name}.kubeconfig"), "TMPDIR": str(self.folder)}
+            command = [tools.path(name), f"--config={self.folder / name}.json", "--zap-log-level=2"]
+            self.plane.processes.start(name, command, environment)
+        for name in PROCESSES:
+            waiting.until(_answers(self.plane, name, self.ports[f"{name}-health"]), what=f"{name} ready", seconds=90)
+
+    def stop(self) -> None:
+        """End both."""
+        for name in PROCESSES:
+            self.plane.processes.stop(name)
+
+
+def install(plane: ControlPlane, pod: Manifest) -> Rival:
+    """Install both, started, and wait until they answer. `pod` is the specification of our pods, for the runtime SAME_PODS."""
     folder = plane.folder / "rival"
     ports = {name: controlplane.free_port() for name in ("jobset", "jobset-health", "trainer", "trainer-health")}
     certificates = _certificates(plane, folder)
@@ -36,9 +64,12 @@ def start(plane: ControlPlane, pod: Manifest) -> None:
         plane.cluster.inside(ACCOUNTS[name][0]).kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
         hooks += [_hook(o, ports[name], plane.authority.file.read_bytes()) for o in objects if "Webhook" in o["kind"]]
     plane.cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    _start_processes(plane, folder, ports, certificates)
+    _configure(plane, folder, {"jobset": _jobset_settings(ports, certificates), "trainer": _trainer_settings(ports)})
+    found = Rival(plane, ports)
+    found.start()
     plane.cluster.apply(*hooks)
     waiting.until(lambda: _accepts(plane.cluster, pod), what="webhooks of Trainer and JobSet", seconds=60)
+    return found
 
 
 def trainjob(name: str, nodes: int, namespace: str, runtime: str) -> Manifest:
@@ -137,17 +168,12 @@ def _certificates(plane: ControlPlane, folder: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def _start_processes(plane: ControlPlane, folder: pathlib.Path, ports: Ports, certificates: pathlib.Path) -> None:
-    settings = {"jobset": _jobset_settings(ports, certificates), "trainer": _trainer_settings(ports)}
+def _configure(plane: ControlPlane, folder: pathlib.Path, settings: dict[str, Manifest]) -> None:
+    """Settings and kubeconfigs, in the folder, by the processes' names."""
     for name in PROCESSES:
-        file = folder / f"{name}.json"
-        file.write_text(json.dumps(settings[name]))
+        (folder / f"{name}.json").write_text(json.dumps(settings[name]))
         namespace, account = ACCOUNTS[name]
-        kubeconfig = release.as_service_account(plane.cluster, folder / f"{name}.kubeconfig", account, namespace)
-        environment = {"KUBECONFIG": str(kubeconfig), "TMPDIR": str(folder)}
-        plane.processes.start(name, [tools.path(name), f"--config={file}", "--zap-log-level=2"], environment)
-    for name in PROCESSES:
-        waiting.until(_answers(plane, name, ports[f"{name}-health"]), what=f"{name} ready", seconds=90)
+        release.as_service_account(plane.cluster, folder / f"{name}.kubeconfig", account, namespace)
 
 
 def _answers(plane: ControlPlane, name: str, port: int) -> Callable[[], bool]:

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -21,10 +21,11 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.processes import Processes
 
 Manifest = dict[str, Any]
+Party = Literal["ours", "floor", "rival"]
 NAMESPACE = "bench"
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 AT_ONCE = 32  # requests of the client
-QUIET_SECONDS = 3.0  # without a write: everything has settled
+QUIET_SECONDS = 8.0  # without a write: everything has settled, late statuses too
 PODS_A_NODE = 100
 # Endpoints refuse addresses of the loopback, which the other tests give to fake pods so that nothing leaves the machine: here nobody
 # is asked anything
@@ -58,16 +59,23 @@ class Bench:
     plane: ControlPlane
     operator: release.Operator
     audit: pathlib.Path
-    rivals: tuple[str, ...] = ()  # processes of Trainer and JobSet, where they run too
+    trainer: rival.Rival | None = None  # with JobSet
 
-    @property
-    def everybody(self) -> tuple[str, ...]:
-        """All processes whose CPU time counts. Those that have nothing to do in a round use next to none."""
-        return (*PLANE, "operator", *self.rivals)
+    def only(self, who: Party) -> None:
+        """Start anew what makes pods of its objects, and nobody else: an operator that has nothing to do still reads what others write."""
+        self.plane.processes.stop("operator")
+        if self.trainer:
+            self.trainer.stop()
+        if who == "ours":
+            self.operator.start()
+        elif who == "rival":
+            assert self.trainer
+            self.trainer.start()
 
     def cpu_seconds(self) -> dict[str, float]:
-        """User and system time of each process so far."""
-        return {name: _cpu(self.plane.processes.pid(name)) for name in self.everybody}
+        """User and system time of each process so far: of the control plane and of the operators that run."""
+        pids = {name: self.plane.processes.pid(name) for name in (*PLANE, "operator", *rival.PROCESSES)}
+        return {name: _cpu(pid) for name, pid in pids.items() if pid}
 
     def rss_mib(self, name: str) -> float:
         """Resident memory of a process now."""
@@ -179,9 +187,7 @@ def start(folder: pathlib.Path, nodes: int, *, rival_pod: Manifest | None = None
     plane.cluster.kubectl("create", "namespace", NAMESPACE)
     operator = release.Operator(processes, plane.cluster, settings=NO_QUESTIONS)
     operator.start()
-    if rival_pod:
-        rival.start(plane, rival_pod)
-    return Bench(plane, operator, audit, rival.PROCESSES if rival_pod else ())
+    return Bench(plane, operator, audit, rival.install(plane, rival_pod) if rival_pod else None)
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:

@@ -1,6 +1,6 @@
 """Many runs at once, and one large gang, on fake nodes: against Kubeflow Trainer with JobSet, and against the bare floor, which is a
-script that makes the objects itself. All on one control plane, in turns, and all with pods of the same specification; Trainer also with the
-pod of its shipped runtime, which carries next to nothing.
+script that makes the objects itself. All on one control plane, in turns, each with nobody else's operator beside it, and all with pods of
+the same specification; Trainer also with the pod of its shipped runtime, which carries next to nothing.
 
 `make bench` prints the numbers; those in RESULTS.md come from it. PATHOSCALE_BENCH_RESOURCES, _ROUNDS and _GANG change its size;
 PATHOSCALE_BENCH_RIVALS=0 leaves Trainer and JobSet out.
@@ -65,15 +65,16 @@ def bench() -> Iterator[Bench]:
 
 @pytest.mark.parametrize("number", RESOURCES)
 def test_single_node_runs_until_all_pods_run(bench: Bench, number: int):
-    """Rounds of all, interleaved; a small one of each goes ahead, since first requests of a kind make an API server compile its rules."""
-    for make in makers().values():
-        one_round(bench, make("warm"), 3)
+    """Rounds of all, interleaved. A small one goes ahead of each: what has just started imports and compiles at its first request."""
     found: dict[str, list[Round]] = {who: [] for who in makers()}
     for i in range(ROUNDS):
         for who, make in makers().items():
+            bench.only(party(who))
+            one_round(bench, make(f"w{i}"), 3)
             found[who].append(one_round(bench, make(f"r{i}", number), number))
             print(f"\n{number} resources, round {i + 1}, {who}: {tell(found[who][-1])}", flush=True)
-        print(f"operator: RSS {bench.rss_mib('operator'):.0f} MiB, {reconcile_ms(bench)}", flush=True)
+            if who == "ours":
+                print(f"operator: RSS {bench.rss_mib('operator'):.0f} MiB, {reconcile_ms(bench)}", flush=True)
     for who, rounds in found.items():
         ratios = [mine.seconds / floor.seconds for mine, floor in zip(rounds, found["floor"], strict=True)]
         cpu = [mine.all_cpu_ms / floor.all_cpu_ms for mine, floor in zip(rounds, found["floor"], strict=True)]
@@ -99,6 +100,11 @@ def makers() -> dict[str, Callable[..., list[Manifest]]]:
     return found
 
 
+def party(who: str) -> scale.Party:
+    """Whose operators a maker needs."""
+    return "ours" if who == "ours" else "floor" if who == "floor" else "rival"
+
+
 def trainjobs(prefix: str, number: int, runtime: str) -> list[Manifest]:
     """TrainJobs of one pod each."""
     return [rival.trainjob(f"{prefix}-{n}", 1, scale.NAMESPACE, runtime) for n in range(number)]
@@ -116,7 +122,7 @@ def one_round(bench: Bench, objects: list[Manifest], pods: int) -> Round:
 
 def test_a_large_gang_loses_a_pod_and_stalls(bench: Bench):
     """One pod is replaced in place; progress stands still, and all pods are replaced by a new attempt, with room for exactly one gang."""
-    bench.operator.kill()
+    bench.only("floor")
     release.Operator(bench.plane.processes, bench.plane.cluster, settings={}).start()  # one that asks for progress, as it does by default
     print(f"\ngang of {GANG}, ours: {asyncio.run(gang.stalled(bench, run('gang', nodes=GANG, stallTimeoutSeconds=10), GANG))}")
     asyncio.run(clean(bench))
@@ -126,6 +132,7 @@ def test_a_large_gang_loses_a_pod_and_stalls(bench: Bench):
 @pytest.mark.parametrize("runtime", [rival.SAME_PODS, rival.SHIPPED])
 def test_the_same_gang_of_the_rival_restarts(bench: Bench, runtime: str):
     """There is no stall detection there: one pod is made to fail, and with its failure policy all are replaced."""
+    bench.only("rival")
     found = asyncio.run(gang.failed(bench, rival.trainjob("gang", GANG, scale.NAMESPACE, runtime), GANG))
     print(f"\ngang of {GANG}, rival, {runtime}: {found}")
     asyncio.run(clean(bench))
@@ -148,7 +155,7 @@ async def measure(bench: Bench, objects: list[Manifest], pods: int) -> Round:
 
 async def clean(bench: Bench) -> None:
     async with bench.client() as client:
-        await client.clean(rivals=bool(bench.rivals))
+        await client.clean(rivals=bool(bench.trainer))
         await bench.settle()
 
 

@@ -138,12 +138,12 @@ def see(jobs=(), pods=(), *, report=None, still=0.0, heard=NOW, pretrain=None, e
     )
 
 
-def plan_for(body, jobs=(), pods=(), *, now=NOW, patience=0.0, silence=math.inf, metrics_from=None, **seen) -> Plan:
-    """The plan for a resource. A report has stood still since NOW unless told otherwise; the first status waits for `patience` seconds,
-    and the last one was written `silence` seconds ago."""
+def plan_for(body, jobs=(), pods=(), *, now=NOW, patience=0.0, rush=0.0, silence=math.inf, metrics_from=None, **seen) -> Plan:
+    """The plan for a resource. A report has stood still since NOW unless told otherwise; the first status waits for `patience` seconds
+    while the run starts and for `rush` seconds while it runs, and the last one was written `silence` seconds ago."""
     sight = {"still": (now - NOW).total_seconds(), "heard": now}
     view = see(jobs, pods, **(sight | seen))
-    timing = {"patience_seconds": patience, "silence_seconds": silence}
+    timing = {"starting_patience_seconds": patience, "running_patience_seconds": rush, "silence_seconds": silence}
     return reconcile(subject.parse(body), view, now, image=IMAGE, metrics_from=metrics_from, **timing)
 
 

@@ -4,16 +4,16 @@ import asyncio
 import dataclasses
 import datetime
 import json
-import math
 import subprocess
 import sys
+import time
 
 import pytest
 from kopf._cogs.clients import fetching, watching
 from kopf._cogs.structs import references
 
 from patho_api import names
-from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, subject, times, worker
+from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, starts, subject, times, worker
 from patho_operator.cluster import path
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
@@ -153,7 +153,24 @@ async def test_while_runs_begin_the_first_status_of_another_waits_for_its_pods(c
     await turn(other)
     await turn(KEY)
     assert [r.verb for r in fake.requests] == ["GET", "POST"]
-    turn.started = -math.inf
+    turn.starts.clock = lambda: time.monotonic() + 10
+    await turn(KEY)
+    assert fake.requests[-1].verb == "PATCH"
+
+
+async def test_in_a_rush_a_run_that_runs_is_told_late_and_not_looked_at_again_until_something_changes(cluster, fake):
+    body = make_pretrain()
+    fake.answers["PATCH", f"{RESOURCE}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
+    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
+    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: jobs}, pods={KEY: pods}))
+    for n in range(starts.RUSH_RUNS):
+        turn.starts.waits(KEY._replace(name=f"other{n}"), str(n), began=True, ran=None, glance=None, seconds=0)
+    assert await turn(KEY) == starts.LOOK_SECONDS
+    turn.indexes.body = None  # the next turn would fail if it did more than a glance
+    assert await turn(KEY) == starts.LOOK_SECONDS
+    assert not fake.requests
+    del turn.indexes.body
+    pods[:] = [observed.pod(make_pod(body, waiting=("ErrImagePull", "no such image")))]
     await turn(KEY)
     assert fake.requests[-1].verb == "PATCH"
 
