@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import kopf
 
-from patho_operator import client, errors, handlers, health, leader, manifests, metrics, progress, relist, settings, watch, worker
+from patho_operator import client, errors, handlers, health, leader, manifests, metrics, progress, relist, settings, starts, watch, worker
 from patho_operator.cluster import Cluster
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Job, Pod
@@ -91,7 +91,8 @@ async def _lead(process: Process) -> None:
     jobs, pods = Shelf[Job](), Shelf[Pod]()
     indexes, board, suspect, cluster = Indexes(jobs=jobs, pods=pods), Board(), set[Any](), Cluster(process.api, process.elector.fence)
     loop, started = asyncio.get_running_loop(), asyncio.Event()
-    watches = watch.both(process.api, known.namespaces, jobs, pods, queue.add)
+    begun = starts.Starts()
+    watches = watch.both(process.api, known.namespaces, jobs, pods, lambda key: queue.add(key, begun.coalesce_seconds()))
     ready = (started, indexes.complete, *(each.listed for each in watches))  # a turn that knows a part of what exists deletes too much
 
     def listed() -> None:
@@ -100,7 +101,7 @@ async def _lead(process: Process) -> None:
     process.metrics.leader.set(1)
     listed()
     process.pulse.leading, queue.last_turn = True, math.inf  # no turn is late before all lists are there, however slow the server
-    turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect, known.metrics_from)
+    turn = worker.Worker(cluster, indexes, board, process.metrics, known.image, suspect, known.metrics_from, begun)
     lists = relist.Relist(cluster, indexes, queue, suspect, known.namespaces, listed, known.metrics_from)
     asking = progress.run(board, lambda: _targets(indexes), queue.add, known.progress_seconds, known.publish_seconds, cluster.now)
     parts: dict[str, Part] = {

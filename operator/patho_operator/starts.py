@@ -13,6 +13,7 @@ from patho_operator.observed import Key, Time
 FIRST_STATUS_SECONDS = 3.0  # most runs run by then: one status says it all
 LOOK_SECONDS = 3.0  # between looks at a run whose status waits
 MOST_PATIENCE_SECONDS = 30.0  # in a rush: of a thousand runs that begin at once the last needs that long
+COALESCE_SECONDS, COALESCE_IN_RUSH_SECONDS = 0.5, 3.0  # the news of a Job and its pods come in bursts: made, placed, started
 RUSH_RUNS, RUSH_SECONDS = 10, 3.0  # so many runs begun, or seen to run for the first time, within so long a time
 
 
@@ -42,6 +43,10 @@ class Starts:
     def running_patience(self) -> float:
         """Seconds that it may wait although the pods run: only in a rush."""
         return MOST_PATIENCE_SECONDS if self._rush() else 0.0
+
+    def coalesce_seconds(self) -> float:
+        """How long to wait for more news of a Job or its pods before a look at the run."""
+        return COALESCE_IN_RUSH_SECONDS if self._rush() else COALESCE_SECONDS
 
     def has_begun(self, key: Key, uid: str) -> bool:
         """Whether this operator has made the Job of a run without writing a status."""

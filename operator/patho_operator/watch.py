@@ -22,7 +22,6 @@ SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_RUN}"
 # A server ends a watch after 5-10 min; a connection that died without a word must not outlive that by much.
 WATCH_SECONDS, WATCH_CONNECTION_SECONDS = 600, 660
 RECONNECT_SECONDS, REFUSED_SECONDS = 0.5, 2.0  # a server that refuses is asked less often
-COALESCE_SECONDS = 0.5  # the news of a Job and its pods come in bursts: made, placed, started
 
 
 @dataclasses.dataclass
@@ -34,7 +33,7 @@ class Watch(Generic[Child]):
     namespace: str
     read: Callable[[Json], Child]
     shelf: Shelf[Child]
-    changed: Callable[[Key, float], None]  # told of each resource one of whose children has changed: look at it after these seconds
+    changed: Callable[[Key], None]  # told of each resource one of whose children has changed
     listed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # what exists is known
 
     async def run(self) -> None:
@@ -93,7 +92,7 @@ class Watch(Generic[Child]):
     def _tell(self, keys: Iterable[Key]) -> None:
         for key in keys:
             if key.kind in names.PLURALS:  # anybody may put our labels on a pod
-                self.changed(key, COALESCE_SECONDS)
+                self.changed(key)
 
     @property
     def _path(self) -> str:
@@ -101,7 +100,7 @@ class Watch(Generic[Child]):
 
 
 def both(
-    api: client.Client, namespaces: Sequence[str], jobs: Shelf[Job], pods: Shelf[Pod], changed: Callable[[Key, float], None]
+    api: client.Client, namespaces: Sequence[str], jobs: Shelf[Job], pods: Shelf[Pod], changed: Callable[[Key], None]
 ) -> list[Watch[Job] | Watch[Pod]]:
     """The watches of Jobs and pods in these namespaces; none: in the whole cluster."""
     where = namespaces or ("",)

@@ -40,6 +40,7 @@ class Round:
     """What one round took; the rest is per resource."""
 
     seconds: float  # from the first create until all pods run
+    written_seconds: float  # from there until the last write: all that was to be told is told
     writes: float  # by all components, without our operator's events
     cpu_ms: dict[str, float]  # by process: the control plane and the operators
     by_writer: Counter[tuple[str, str, str]]
@@ -147,10 +148,11 @@ async def measure(bench: Bench, objects: list[Manifest], pods: int) -> Round:
         await watching
         seconds = time.monotonic() - begin
         await bench.settle()
+        written_seconds = time.monotonic() - begin - scale.QUIET_SECONDS
         used = {name: 1000 * (seconds - cpu[name]) / pods for name, seconds in bench.cpu_seconds().items()}
         writes = bench.writes(offset)
     counted = sum(n for (user, _, what), n in writes.items() if (user, what) != (OPERATOR, "events"))
-    return Round(seconds, counted / pods, used, writes)
+    return Round(seconds, written_seconds, counted / pods, used, writes)
 
 
 async def clean(bench: Bench) -> None:
@@ -204,7 +206,8 @@ def reconcile_ms(bench: Bench) -> str:
 
 def tell(found: Round) -> str:
     parts = ", ".join(f"{name} {used:.1f}" for name, used in found.cpu_ms.items())
-    return f"{found.seconds:.1f} s, {found.writes:.2f} writes, {found.all_cpu_ms:.0f} ms CPU ({parts})"
+    times = f"{found.seconds:.1f} s, last write after {found.written_seconds:.1f} s"
+    return f"{times}, {found.writes:.2f} writes, {found.all_cpu_ms:.0f} ms CPU ({parts})"
 
 
 def spread(values: list[float]) -> str:

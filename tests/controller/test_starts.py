@@ -37,8 +37,9 @@ def test_many_starts_within_seconds_are_a_rush_which_ends_when_they_do():
     found = starts.Starts(clock)
     begin(found, starts.RUSH_RUNS)
     assert found.running_patience() == starts.MOST_PATIENCE_SECONDS
+    assert found.coalesce_seconds() == starts.COALESCE_IN_RUSH_SECONDS
     clock.seconds += starts.RUSH_SECONDS
-    assert found.running_patience() == 0
+    assert (found.running_patience(), found.coalesce_seconds()) == (0, starts.COALESCE_SECONDS)
 
 
 def test_starts_that_come_slowly_are_no_rush():
