@@ -1,9 +1,11 @@
 """One run of three real pods that is disturbed in every way that a node offers: in the end its losses are those of an undisturbed run."""
 
+import datetime
 import json
 import math
 import os
 import pathlib
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from patho_api import names
 from patho_api.pretrain import PretrainSpec
 from patho_operator import observed
 from tests.cluster import release, runs, waiting
-from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.cluster import Cluster, Manifest, condition
 from tests.cluster.laboratory import SLIDE, compute
 from tests.trainer import runs as local
 
@@ -55,6 +57,10 @@ class Run:
     def status(self) -> Manifest:
         return self.cluster.get("ppt", "disturbed").get("status", {})
 
+    def condition(self, kind: str) -> str:
+        """Status of one of its conditions."""
+        return condition(self.cluster.get("ppt", "disturbed"), kind).get("status", "")
+
     def pod(self, index: int) -> str:
         """Name of the running pod of an index."""
         found = [p for p in runs.pods(self.cluster, "disturbed") if runs.index(p) == index and p["status"]["phase"] == "Running"]
@@ -93,6 +99,13 @@ class Run:
             self.losses.setdefault(entry["step"], []).append(entry["loss"])
         return entries[-1]["step"] if entries else 0
 
+    def trained(self, since: float) -> float:
+        """When pod 0 first said, after `since`, that it had made a step, perhaps one that had been made before; it says so of the first
+        step of each round."""
+        lines = self.cluster.kubectl("logs", "--timestamps", self.pod(0)).splitlines()
+        said = [line.partition(" ")[0] for line in lines if re.match(r"\S+ step \d+/", line)]
+        return next(when for text in said if (when := datetime.datetime.fromisoformat(text[:26] + "+00:00").timestamp()) > since)
+
     def beyond(self, step: int) -> int:
         """Wait for a later step."""
         return waiting.until(
@@ -109,10 +122,11 @@ def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturb
         "a container is killed": lambda: replace(run, 1, lambda: os.kill(run.process(1, "patho_trainer"), signal.SIGKILL)),
         "pod 2 is deleted": lambda: replace(run, 2, lambda: delete(run, 2)),
         "pod 0 is deleted": lambda: replace(run, 0, lambda: delete(run, 0)),
-        "the operator is restarted": lambda: lab.inside(release.NAMESPACE).kubectl("delete", "pods", "--all", "--wait=false"),
     }
     for name, act in acts.items():
         disturb(run, name, act)
+    restart = lab.inside(release.NAMESPACE)
+    disturb(run, "the operator is restarted", lambda: restart.kubectl("delete", "pods", "--all", "--wait=false"), harmless=True)
     assert run.status()["attempt"] == 1
     disturb(run, "a worker stands still", lambda: stall(run))
     disturb(run, "suspended and resumed", lambda: suspend_and_resume(run))
@@ -123,15 +137,17 @@ def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturb
     assert all(math.isclose(loss, expected[step], rel_tol=1e-3) for step, losses in run.losses.items() for loss in losses)
 
 
-def disturb(run: Run, name: str, act: Callable[[], object]) -> None:
-    """Do something to the run, and tell how long it took until a step was made that it had not made before."""
+def disturb(run: Run, name: str, act: Callable[[], object], *, harmless: bool = False) -> None:
+    """Do something to the run, and tell how long it took until a step was made that it had not made before, and when it trained again."""
     reached, begin = run.step(), time.time()
     act()
     reached = max(reached, run.step())  # some may have been made until the act struck
     run.beyond(reached)
-    end, started = time.time(), run.started()
-    since = f", {end - started:.0f} s after the last pod began to run" if started > begin else ""
-    print(f"\n{name}: {end - begin:.0f} s until a step beyond {reached}{since}", flush=True)
+    told = f"a step beyond {reached} after {time.time() - begin:.0f} s"
+    if not harmless:
+        since = max(begin, run.started())
+        told += f", the first one {run.trained(since) - since:.1f} s after " + ("the last pod began to run" if since > begin else "the act")
+    print(f"\n{name}: {told}", flush=True)
 
 
 def change(cluster: Cluster, policy: dict) -> None:
@@ -171,7 +187,8 @@ def stop_worker(run: Run) -> None:
 def suspend_and_resume(run: Run) -> None:
     """All ranks save the same step and end with 143; the next attempt goes on from there."""
     change(run.cluster, {"suspend": True})
-    runs.wait_for(run.cluster, "disturbed", "Suspended", seconds=PATIENCE_SECONDS)
+    # the phase says so from the moment that it is asked for; the condition, once all pods have saved and ended
+    waiting.until(lambda: run.condition("Suspended") == "True", what="end of all pods", seconds=PATIENCE_SECONDS)
     assert run.status()["checkpoint"]["latest"]["step"] >= max(run.losses)
     change(run.cluster, {"suspend": False})
 
