@@ -92,7 +92,7 @@ async def _lead(process: Process) -> None:
     indexes, board, suspect, cluster = Indexes(jobs=jobs, pods=pods), Board(), set[Any](), Cluster(process.api, process.elector.fence)
     loop, started = asyncio.get_running_loop(), asyncio.Event()
     begun = starts.Starts()
-    watches = watch.both(process.api, known.namespaces, jobs, pods, lambda key: queue.add(key, begun.coalesce_seconds()))
+    watches = watch.both(process.api, known.namespaces, jobs, pods, lambda key: queue.add(key, begun.coalesce_seconds(key)))
     ready = (started, indexes.complete, *(each.listed for each in watches))  # a turn that knows a part of what exists deletes too much
 
     def listed() -> None:

@@ -67,8 +67,7 @@ class Client:
             raise errors.ApiError(0, type(error).__name__, str(error) or "no answer") from error
         self._count(verb, answer.status)
         self.clock.heard(answer.getheader("Date", ""), sent)
-        found: Json = pydantic_core.from_json(answer.data, cache_strings="keys")
-        return found
+        return decoded(answer.data)
 
     async def events(self, path: str, query: Mapping[str, str], seconds: float) -> AsyncGenerator[Json]:
         """Events of a watch until it ends: by the server, by its connection, or after `seconds`. Raises ApiError where it is refused."""
@@ -87,7 +86,7 @@ class Client:
                 if answer.status != HTTP_OK:
                     raise _from_body(answer.status, answer.reason, await answer.read(), answer.headers.get("Retry-After", ""))
                 async for line in _lines(answer.content):
-                    yield pydantic_core.from_json(line, cache_strings="keys")
+                    yield decoded(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("watch of %s: %s", path, str(error) or type(error).__name__)
 
@@ -109,6 +108,16 @@ async def connect(count: Count) -> Client:
     else:
         await config.load_kube_config(client_configuration=configuration)
     return Client(configuration, count)
+
+
+def decoded(data: bytes) -> Json:
+    """An object from its JSON. pydantic's reader is the quicker one and gives up below 200 levels, which a user may write."""
+    found: Json
+    try:
+        found = pydantic_core.from_json(data, cache_strings="keys")
+    except ValueError:
+        found = json.loads(data)
+    return found
 
 
 def _without_netrc(pool: aiohttp.ClientSession) -> aiohttp.ClientSession:

@@ -41,7 +41,7 @@ def reconcile(
     step = _unless_refused(decide(s), observed)
     scoring = evaluations.look(s, status.render(s, step))
     patience = {"Starting": starting_patience_seconds, "Running": running_patience_seconds}
-    first_waits = 0.0 if scoring.creates else _first_status_waits(s, scoring.status, patience)
+    first_waits = _first_status_waits(s, scoring.status, patience)
     wait_seconds = first_waits or _words_wait(s, scoring.status, silence_seconds)
     patch = None if wait_seconds > 0 else status.difference(subject.raw_status, scoring.status)
     rests_seconds = min(wait_seconds, _requeue(s, step) or wait_seconds) if wait_seconds > 0 else 0.0
@@ -112,7 +112,7 @@ def _exhausted(s: Situation) -> tuple[str, str]:
     """A limit that the run has passed: (reason, message), empty if none."""
     if s.counts.restarts > s.policy.max_restarts:
         return "TooManyRestarts", attempts.too_many_restarts(s.counts.restarts, s.policy.max_restarts, attempts.last_failure(s))
-    start, deadline = times.parse(s.subject.status.start_time), s.policy.active_deadline_seconds
+    start, deadline = _began(s), s.policy.active_deadline_seconds
     if start and deadline is not None and times.seconds_between(start, s.now) >= deadline:
         return "DeadlineExceeded", f"not done {times.short(deadline)} after its start (runPolicy.activeDeadlineSeconds)"
     return "", ""
@@ -158,9 +158,15 @@ def _beginning(s: Situation) -> tuple[str, str]:
 def _first_status_waits(s: Situation, new: Status, patience_seconds: Mapping[str, float]) -> float:
     """Seconds that the first status of a run may still wait; 0 if something is known that a user should read now."""
     running = next((c.reason for c in new.conditions if c.type == "Running"), "")
-    if s.subject.raw_status or new.phase != running:
+    if s.subject.raw_status or new.phase != running or not _is_well(s, new):
         return 0.0
     return max(0.0, patience_seconds.get(new.phase, 0.0) - (times.seconds_between(s.job.created, s.now) if s.job else 0.0))
+
+
+def _is_well(s: Situation, new: Status) -> bool:
+    """Whether there is nothing that a user should read now."""
+    found = {c.type: c.status for c in new.conditions}
+    return not (new.restarts or new.disruptions or s.subject.refusals or found["Admitted"] != "True" or found.get("Collapsed") == "True")
 
 
 def _words_wait(s: Situation, new: Status, silence_seconds: float) -> float:
@@ -255,11 +261,16 @@ def _requeue(s: Situation, step: Step) -> float | None:
     return step.seconds or SETTLING_SECONDS
 
 
+def _began(s: Situation) -> Time | None:
+    """When the run began; its first Job tells before status does."""
+    return times.parse(s.subject.status.start_time) or (s.job.created if s.job else None)
+
+
 def _limits(s: Situation) -> list[float]:
     """Seconds until a time-out of the run policy could be reached."""
     limits = [max(1.0, s.policy.stall_timeout_seconds - (attempts.silent_seconds(s) or 0.0))]
     deadline = s.policy.active_deadline_seconds
-    if deadline is not None:  # the status of this moment's plan is the first to say when it began
-        start = times.parse(s.subject.status.start_time) or s.now
+    if deadline is not None:
+        start = _began(s) or s.now
         limits.append(max(1.0, deadline - times.seconds_between(start, s.now)))
     return limits

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import pydantic
@@ -64,7 +65,7 @@ def _specification(body: Json) -> Specification:
 def _read(text: bytes) -> Specification:
     """A specification from its JSON. Several turns on a resource follow each other closely."""
     try:
-        found = resource.parse(pydantic_core.from_json(text))
+        found = resource.parse(json.loads(text))
     except resource.InvalidResource as error:
         return None, tuple(str(error).splitlines()), (), ""
     refused, ignored = manifests.overlay_words(found)

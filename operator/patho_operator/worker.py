@@ -13,7 +13,7 @@ from patho_operator.observed import Key, Observed, Problem
 from patho_operator.plan import Plan
 from patho_operator.progress import Board
 from patho_operator.reconcile import Peers, reconcile
-from patho_operator.starts import LOOK_SECONDS, Starts
+from patho_operator.starts import Starts
 from patho_operator.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Worker:
 
     async def __call__(self, key: Key) -> float | None:
         """Work on a resource once; seconds until the next look. Raises ApiError, NotYet."""
+        if (seconds := self._rests(key)) > 0:
+            return seconds
         start, result = time.monotonic(), "error"
         try:
             again = await self._turn(key)
@@ -62,8 +64,6 @@ class Worker:
         return again
 
     async def _turn(self, key: Key) -> float | None:
-        if key not in self.suspect and key not in self.indexes.newer and self.starts.still_waits(key, self.indexes.glance(key)):
-            return LOOK_SECONDS
         view = await self._view(key, live=key in self.suspect or self.indexes.behind(key) or self._will_begin(key))
         if view and view.plan.consequential and view.glance:
             view = await self._view(key, live=True)
@@ -73,6 +73,11 @@ class Worker:
             return None
         log.debug("%s %s/%s: %s", *key, view.plan)
         return await self._execute(key, view)
+
+    def _rests(self, key: Key) -> float:
+        """Seconds for which nothing is to be done, as one glance shows; 0 where a turn is due."""
+        doubtful = key in self.suspect or key in self.indexes.newer or self.indexes.ghosts
+        return 0.0 if doubtful or key not in self.starts else self.starts.rests_seconds(key, self.indexes.glance(key))
 
     def _will_begin(self, key: Key) -> bool:
         """Whether a live look is due anyhow, so that one from the index would be in vain."""
@@ -159,10 +164,12 @@ class Worker:
         for reason, more in (("incident", new.restarts - old.restarts), ("disruption", new.disruptions - old.disruptions)):
             self.metrics.restarts.labels(key.kind, reason).inc(max(0, more))
         made = times.parse(new.start_time)
-        if new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1 and made:
+        ran = start.ran if start else None
+        if not ran and new.phase == "Running" and old.phase in ("", "Starting") and new.attempt == 1:
+            ran = self.cluster.now()
             self.starts.ran()
-            ran = start and start.ran
-            self.metrics.time_to_running.observe(times.seconds_between(made, ran or self.cluster.now()))
+        if ran and made:
+            self.metrics.time_to_running.observe(times.seconds_between(made, ran))
         return new
 
     def _forget(self, key: Key) -> None:

@@ -25,7 +25,8 @@ Party = Literal["ours", "floor", "rival"]
 NAMESPACE = "bench"
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 AT_ONCE = 32  # requests of the client
-QUIET_SECONDS = 8.0  # without a write: everything has settled, late statuses too
+QUIET_SECONDS = 12.0  # without a write: everything has settled, late statuses too
+AFTERMATH_SECONDS = 1.0  # what a write costs those who watch
 PODS_A_NODE = 100
 # Endpoints refuse addresses of the loopback, which the other tests give to fake pods so that nothing leaves the machine: here nobody
 # is asked anything
@@ -50,6 +51,15 @@ PATHS = {
     "TrainJob": "/apis/trainer.kubeflow.org/v1alpha1/namespaces/bench/trainjobs",
 }
 PODS = "/api/v1/namespaces/bench/pods"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """When nothing was written any more."""
+
+    audited: int  # bytes of the audit log
+    written: float  # when the last write was seen, by the monotonic clock
+    cpu: dict[str, float]  # CPU seconds soon after it: what an idle control plane uses while one waits for a late word is nobody's
 
 
 @dataclasses.dataclass
@@ -94,14 +104,16 @@ class Bench:
                     found[entry["user"]["username"].rpartition(":")[2], entry["verb"], resource] += 1
         return found
 
-    async def settle(self) -> int:
-        """Wait until nothing has been written for a while; the size of the audit log then."""
-        size, since = self.audit.stat().st_size, time.monotonic()
-        while time.monotonic() - since < QUIET_SECONDS:
+    async def settle(self) -> Settled:
+        """Wait until nothing has been written for a while."""
+        size, written, cpu = self.audit.stat().st_size, time.monotonic(), self.cpu_seconds()
+        while (quiet := time.monotonic() - written) < QUIET_SECONDS:
             await asyncio.sleep(0.2)
             if (now := self.audit.stat().st_size) != size:
-                size, since = now, time.monotonic()
-        return size
+                size, written = now, time.monotonic()
+            if quiet < AFTERMATH_SECONDS:
+                cpu = self.cpu_seconds()
+        return Settled(size, written, cpu)
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator["Client"]:

@@ -40,7 +40,7 @@ class Round:
     """What one round took; the rest is per resource."""
 
     seconds: float  # from the first create until all pods run
-    written_seconds: float  # from there until the last write: all that was to be told is told
+    written_seconds: float  # from the first create until the last write: all that was to be told is told
     writes: float  # by all components, without our operator's events
     cpu_ms: dict[str, float]  # by process: the control plane and the operators
     by_writer: Counter[tuple[str, str, str]]
@@ -69,7 +69,7 @@ def test_single_node_runs_until_all_pods_run(bench: Bench, number: int):
     """Rounds of all, interleaved. A small one goes ahead of each: what has just started imports and compiles at its first request."""
     found: dict[str, list[Round]] = {who: [] for who in makers()}
     for i in range(ROUNDS):
-        for who, make in makers().items():
+        for who, make in in_turn(makers(), i):
             bench.only(party(who))
             one_round(bench, make(f"w{i}"), 3)
             found[who].append(one_round(bench, make(f"r{i}", number), number))
@@ -85,8 +85,10 @@ def test_single_node_runs_until_all_pods_run(bench: Bench, number: int):
             print(f"   {who:6} {count / number:6.2f}  {' '.join(writer)}")
     ours = found["ours"]
     assert statistics.median(r.writes for r in ours) < statistics.median(r.writes for r in found["floor"])
-    own = min(written_by_us(r) for r in ours) / number
-    assert own < 2.5  # a Job and one status, or two where the machine is slow; the Job controller's own number grows on a busy machine
+    own = [written_by_us(r) / number for r in ours]
+    assert (
+        2.0 <= min(own) < 2.5
+    )  # a Job and one status, or two where the machine is slow; the Job controller's own number grows on a busy machine
 
 
 def makers() -> dict[str, Callable[..., list[Manifest]]]:
@@ -99,6 +101,12 @@ def makers() -> dict[str, Callable[..., list[Manifest]]]:
         found["rival"] = lambda prefix, number=3: trainjobs(f"t{prefix}", number, rival.SAME_PODS)
         found["rival as shipped"] = lambda prefix, number=3: trainjobs(f"s{prefix}", number, rival.SHIPPED)
     return found
+
+
+def in_turn(found: dict[str, Callable[..., list[Manifest]]], number: int) -> list[tuple[str, Callable[..., list[Manifest]]]]:
+    """The makers, another one first in each round."""
+    shift = number % len(found)
+    return [*found.items()][shift:] + [*found.items()][:shift]
 
 
 def party(who: str) -> scale.Party:
@@ -142,17 +150,18 @@ def test_the_same_gang_of_the_rival_restarts(bench: Bench, runtime: str):
 async def measure(bench: Bench, objects: list[Manifest], pods: int) -> Round:
     """One round."""
     async with bench.client() as client:
-        offset, cpu, begin = await bench.settle(), bench.cpu_seconds(), time.monotonic()
+        before = await bench.settle()
+        cpu, begin = bench.cpu_seconds(), time.monotonic()
         watching = asyncio.create_task(client.running(pods))
         await client.create(objects)
         await watching
         seconds = time.monotonic() - begin
-        await bench.settle()
-        written_seconds = time.monotonic() - begin - scale.QUIET_SECONDS
-        used = {name: 1000 * (seconds - cpu[name]) / pods for name, seconds in bench.cpu_seconds().items()}
-        writes = bench.writes(offset)
+        after = await bench.settle()
+        assert after.cpu.keys() == cpu.keys()  # nobody has ended
+        used = {name: 1000 * (seconds - cpu[name]) / pods for name, seconds in after.cpu.items()}
+        writes = bench.writes(before.audited)
     counted = sum(n for (user, _, what), n in writes.items() if (user, what) != (OPERATOR, "events"))
-    return Round(seconds, written_seconds, counted / pods, used, writes)
+    return Round(seconds, after.written - begin, counted / pods, used, writes)
 
 
 async def clean(bench: Bench) -> None:

@@ -73,6 +73,15 @@ class Node:
         """Holds all its pods; not below another node's, which would have to hand controllers down."""
         return f"{self.network.name}-{self.name}"
 
+    def stop_kubelet(self) -> None:
+        """The kubelet alone ends; containers go on, and nobody tells the API server."""
+        self.plane.processes.kill(f"kubelet-{self.name}")
+
+    def start_kubelet(self) -> None:
+        """The kubelet comes back, and the node with it."""
+        _start_kubelet(self)
+        waiting.until(lambda: _is_ready(self), what=f"node {self.name} ready", seconds=60)
+
     def lose_power(self) -> None:
         """Kubelet, containerd and all containers end in an instant, and nobody tells the API server."""
         for process in ("kubelet", "containerd"):
@@ -106,8 +115,7 @@ def _start(node: Node) -> Node:
     processes.start(containerd, ["containerd", "--config", node.folder / "containerd.toml"])
     waiting.until(lambda: processes.check(containerd) and _ctr(node, "version"), what="containerd answers")
     _import_images(node)
-    _start_kubelet(node)
-    waiting.until(lambda: _is_ready(node), what=f"node {node.name} ready", seconds=60)
+    node.start_kubelet()
     return node
 
 

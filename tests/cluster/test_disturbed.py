@@ -76,16 +76,8 @@ class Run:
         return waiting.until(lambda: self._process(index, module), what=f"{module} in pod {index}", seconds=PATIENCE_SECONDS)
 
     def _process(self, index: int, module: str) -> int:
-        uid = runs.uid(self.cluster.get("ppt", "disturbed"))
-        for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = file.read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            mine = any(w.startswith(uid) for w in words) and "--node-rank" in words and words[words.index("--node-rank") + 1] == str(index)
-            if mine and module in words:
-                return int(file.parent.name)
-        return 0
+        found = processes(runs.uid(self.cluster.get("ppt", "disturbed")), index, module)
+        return found[0] if found else 0
 
     def step(self) -> int:
         """The newest step, after noting all losses that pod 0 knows; 0 while it knows none."""
@@ -111,6 +103,20 @@ class Run:
         return waiting.until(
             lambda: found if (found := self.step()) > step else 0, what=f"a step after {step}", seconds=PATIENCE_SECONDS, interval_seconds=1
         )
+
+
+def processes(uid: str, index: int, module: str) -> list[int]:
+    """Processes of this machine that run a module for one index of a run's attempts, in whatever pod."""
+    found = []
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        mine = any(w.startswith(uid) for w in words) and "--node-rank" in words and words[words.index("--node-rank") + 1] == str(index)
+        if mine and module in words:
+            found.append(int(file.parent.name))
+    return found
 
 
 def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturbed_one(lab: Cluster, bucket: str, tmp_path: pathlib.Path):

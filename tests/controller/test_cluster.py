@@ -3,7 +3,7 @@
 import pytest
 
 from patho_api import names
-from patho_operator import errors, subject
+from patho_operator import client, errors, subject
 from patho_operator.cluster import Done
 from patho_operator.observed import Key
 from patho_operator.plan import Burial, Delete, Event, Plan
@@ -151,3 +151,11 @@ async def test_the_type_of_an_error_says_what_to_do(api, fake, status, kind):
     with pytest.raises(kind) as caught:
         await api.request("GET", "/x")
     assert caught.value.message == "words"
+
+
+def test_an_object_nested_deeper_than_the_quick_reader_takes_is_read_all_the_same():
+    depth = 250
+    found = client.decoded(b'{"a":' * depth + b"1" + b"}" * depth)
+    for _ in range(depth):
+        found = found["a"]
+    assert found == 1

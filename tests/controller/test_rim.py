@@ -163,7 +163,7 @@ async def test_in_a_rush_a_run_that_runs_is_told_late_and_not_looked_at_again_un
     fake.answers["PATCH", f"{RESOURCE}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
     jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
     turn = _worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: jobs}, pods={KEY: pods}))
-    for n in range(starts.RUSH_RUNS):
+    for n in range(starts.RUSH_STARTS):
         turn.starts.waits(KEY._replace(name=f"other{n}"), str(n), began=True, ran=None, glance=None, seconds=0)
     assert await turn(KEY) == starts.LOOK_SECONDS
     turn.indexes.body = None  # the next turn would fail if it did more than a glance
@@ -173,6 +173,24 @@ async def test_in_a_rush_a_run_that_runs_is_told_late_and_not_looked_at_again_un
     pods[:] = [observed.pod(make_pod(body, waiting=("ErrImagePull", "no such image")))]
     await turn(KEY)
     assert fake.requests[-1].verb == "PATCH"
+
+
+async def test_a_rush_is_over_though_many_late_words_are_written(cluster, fake):
+    """Each of them tells of a run that was seen to run long ago."""
+    body, keys = make_pretrain(), [KEY._replace(name=f"r{n}") for n in range(2 * starts.RUSH_STARTS)]
+    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
+    turn = _worker(cluster, Indexes(jobs=dict.fromkeys(keys, jobs), pods=dict.fromkeys(keys, pods)))
+    clock = turn.starts.clock = Hand()
+    turn.indexes.resources = {key: [handlers.compact(named(body, key.name))] for key in keys}
+    for key in keys:
+        fake.answers["PATCH", f"{path(key.kind, key.namespace, key.name)}/status"] = 200, running(named(body, key.name), cluster)
+        turn.starts.waits(key, UID, began=True, ran=None, glance=None, seconds=0)
+    assert [await turn(key) for key in keys] == [starts.LOOK_SECONDS] * len(keys)
+    clock.seconds += starts.RUSH_SECONDS
+    for key in keys:
+        await turn(key)
+    assert [r.verb for r in fake.requests] == ["PATCH"] * len(keys)
+    assert turn.metrics.time_to_running._buckets[0].get() == len(keys)  # from when they were seen to run
 
 
 async def test_events_are_asked_for_once_a_second_and_remembered_in_between(cluster, fake):
@@ -239,6 +257,26 @@ async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):
     turn.metrics.runs.shown[KEY] = subject.parse(make_pretrain()).status
     assert await turn(KEY) is None
     assert not turn.metrics.runs.shown
+
+
+class Hand:
+    """A clock that a test sets."""
+
+    seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def named(body, name):
+    return body | {"metadata": body["metadata"] | {"name": name, "resourceVersion": "7"}}
+
+
+def running(body, cluster):
+    """The resource once its status says that it runs."""
+    now = at_present(cluster)
+    plan = plan_for(body, [make_job(body, created=now)], [make_pod(body)], now=now)
+    return after(body, plan) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
 
 
 def _worker(cluster, indexes):

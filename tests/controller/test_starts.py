@@ -35,37 +35,37 @@ def test_a_single_start_makes_starting_runs_patient_and_no_rush():
 def test_many_starts_within_seconds_are_a_rush_which_ends_when_they_do():
     clock = Hand()
     found = starts.Starts(clock)
-    begin(found, starts.RUSH_RUNS)
+    begin(found, starts.RUSH_STARTS)
     assert found.running_patience() == starts.MOST_PATIENCE_SECONDS
-    assert found.coalesce_seconds() == starts.COALESCE_IN_RUSH_SECONDS
+    assert [found.coalesce_seconds(key) for key in (Key(names.PRETRAIN, "lab", "r0"), KEY)] == [3.0, 0.5]  # KEY has its status
     clock.seconds += starts.RUSH_SECONDS
-    assert (found.running_patience(), found.coalesce_seconds()) == (0, starts.COALESCE_SECONDS)
+    assert (found.running_patience(), found.coalesce_seconds(Key(names.PRETRAIN, "lab", "r0"))) == (0, starts.COALESCE_SECONDS)
 
 
 def test_starts_that_come_slowly_are_no_rush():
     clock = Hand()
     found = starts.Starts(clock)
-    for n in range(3 * starts.RUSH_RUNS):
+    for n in range(3 * starts.RUSH_STARTS):
         begin(found, 1, since=n)
-        clock.seconds += 1.5 * starts.RUSH_SECONDS / starts.RUSH_RUNS
+        clock.seconds += 1.5 * starts.RUSH_SECONDS / starts.RUSH_STARTS
     assert found.running_patience() == 0
 
 
 def test_in_a_rush_a_run_waits_as_long_as_nothing_else_is_seen_and_never_longer_than_it_may():
     clock = Hand()
     found = starts.Starts(clock)
-    begin(found, starts.RUSH_RUNS)
+    begin(found, starts.RUSH_STARTS)
     found.waits(KEY, "u", began=False, ran=NOW, glance=SEEN, seconds=2)
-    assert found.still_waits(KEY, SEEN)
-    assert not found.still_waits(KEY, OTHER)
+    assert found.rests_seconds(KEY, SEEN) == 2
+    assert found.rests_seconds(KEY, OTHER) == 0
     clock.seconds += 2
-    assert not found.still_waits(KEY, SEEN)
+    assert found.rests_seconds(KEY, SEEN) == 0
 
 
 def test_what_was_seen_live_is_looked_at_again():
     found = starts.Starts(Hand())
-    begin(found, starts.RUSH_RUNS)
-    assert not found.still_waits(Key(names.PRETRAIN, "lab", "r0"), SEEN)
+    begin(found, starts.RUSH_STARTS)
+    assert found.rests_seconds(Key(names.PRETRAIN, "lab", "r0"), SEEN) == 0
 
 
 def test_a_run_is_remembered_by_its_uid_and_by_when_it_ran_first():
@@ -100,6 +100,16 @@ def test_a_run_with_a_status_is_told_of_at_once_in_a_rush_too():
     assert plan_for(body, [make_job(body)], [make_pod(body)], rush=30).status["phase"] == "Running"
 
 
-def test_a_wait_is_no_longer_than_a_limit_of_the_run_policy():
+def test_a_deadline_counts_from_the_job_where_no_status_tells_of_the_start():
     body = make_pretrain(activeDeadlineSeconds=10)
-    assert plan_for(body, [make_job(body)], [make_pod(body)], rush=30).rests_seconds <= 10
+    look = [make_job(body)], [make_pod(body)]
+    assert plan_for(body, *look, now=at(4), rush=30).rests_seconds == 6
+    late = plan_for(body, *look, now=at(12), rush=30)
+    assert after(body, late)["status"]["attempts"][0]["reason"] == "DeadlineExceeded"
+    assert late.deletes
+
+
+def test_an_incident_is_told_at_once_though_the_others_train():
+    body = make_pretrain(compute={"nodes": 3, "minNodes": 2})
+    look = [make_job(body)], [make_pod(body), make_pod(body, 1), make_pod(body, 2, exit_code=1)]
+    assert after(body, plan_for(body, *look, now=at(5), rush=30))["status"]["restarts"] == 1
