@@ -50,25 +50,25 @@ def pretrain(server: str) -> Manifest:
 class Run:
     """The run, as seen through its pods and their processes on this machine."""
 
-    def __init__(self, cluster: Cluster):
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, name: str):
+        self.cluster, self.name = cluster, name
         self.losses: dict[int, list[float]] = {}
 
     def status(self) -> Manifest:
-        return self.cluster.get("ppt", "disturbed").get("status", {})
+        return self.cluster.get("ppt", self.name).get("status", {})
 
     def condition(self, kind: str) -> str:
         """Status of one of its conditions."""
-        return condition(self.cluster.get("ppt", "disturbed"), kind).get("status", "")
+        return condition(self.cluster.get("ppt", self.name), kind).get("status", "")
 
     def pod(self, index: int) -> str:
         """Name of the running pod of an index."""
-        found = [p for p in runs.pods(self.cluster, "disturbed") if runs.index(p) == index and p["status"]["phase"] == "Running"]
+        found = [p for p in runs.pods(self.cluster, self.name) if runs.index(p) == index and p["status"]["phase"] == "Running"]
         return found[-1]["metadata"]["name"] if found else ""
 
     def started(self) -> float:
         """When the trainer of the newest running pod began, by this machine's clock; the kubelet says it in whole seconds."""
-        found = [observed.pod(pod) for pod in runs.pods(self.cluster, "disturbed")]
+        found = [observed.pod(pod) for pod in runs.pods(self.cluster, self.name)]
         return max((pod.started.timestamp() for pod in found if pod.running and pod.started), default=0.0)
 
     def process(self, index: int, module: str) -> int:
@@ -76,7 +76,7 @@ class Run:
         return waiting.until(lambda: self._process(index, module), what=f"{module} in pod {index}", seconds=PATIENCE_SECONDS)
 
     def _process(self, index: int, module: str) -> int:
-        found = processes(runs.uid(self.cluster.get("ppt", "disturbed")), index, module)
+        found = processes(runs.uid(self.cluster.get("ppt", self.name)), index, module)
         return found[0] if found else 0
 
     def step(self) -> int:
@@ -121,7 +121,7 @@ def processes(uid: str, index: int, module: str) -> list[int]:
 
 def test_a_run_of_three_pods_survives_everything_with_the_losses_of_an_undisturbed_one(lab: Cluster, bucket: str, tmp_path: pathlib.Path):
     lab.apply(pretrain(bucket))
-    run = Run(lab)
+    run = Run(lab, "disturbed")
     run.beyond(5)
     acts: dict[str, Callable[[], object]] = {
         "a worker process is killed": lambda: kill_worker(run),

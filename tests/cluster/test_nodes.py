@@ -10,7 +10,7 @@ from patho_api import names
 from tests.cluster import node, runs, waiting
 from tests.cluster.cluster import Cluster, Manifest
 from tests.cluster.laboratory import compute
-from tests.cluster.test_disturbed import COMMON, TRAINING, processes
+from tests.cluster.test_disturbed import COMMON, TRAINING, Run, processes
 
 pytestmark = [pytest.mark.node, pytest.mark.chaos, pytest.mark.timeout(1500)]
 
@@ -95,14 +95,14 @@ def test_a_gang_whose_pod_lives_on_under_a_dead_kubelet_goes_on_and_is_whole_onc
     waiting.until(lambda: runs.uid(lost) not in map(runs.uid, runs.pods(lab, "orphan")), what="the lost pod goes", seconds=PATIENCE_SECONDS)
     gone = time.monotonic()
     runs.running(lab, "orphan", 2, seconds=PATIENCE_SECONDS)
-    placed, run = time.monotonic(), runs.uid(lab.get("ppt", "orphan"))
-    assert len(processes(run, 1, "patho_trainer")) == 2
+    placed, uid, run = time.monotonic(), runs.uid(lab.get("ppt", "orphan")), Run(lab, "orphan")
+    assert len(processes(uid, 1, "patho_trainer")) == 2
     doomed.start_kubelet()
-    waiting.until(lambda: len(processes(run, 1, "patho_trainer")) == 1, what="end of the old container", seconds=PATIENCE_SECONDS)
-    ended, reached = time.monotonic(), progress(lab, "orphan")[0]
-    waiting.until(lambda: progress(lab, "orphan")[0] > reached, what="steps of the successor", seconds=PATIENCE_SECONDS)
+    waiting.until(lambda: len(processes(uid, 1, "patho_trainer")) == 1, what="end of the old container", seconds=PATIENCE_SECONDS)
+    ended, reached = time.monotonic(), run.step()  # from here on none is made without the successor
+    run.beyond(reached)
     print(f"\nkubelet gone: its pod was written off after {gone - begin:.0f} s, its successor ran {placed - gone:.0f} s later", end="")
-    print(f"; kubelet back: the old container ended, and a step beyond {reached} was shown {time.monotonic() - ended:.0f} s later")
+    print(f"; kubelet back: the old container ended, and a step beyond {reached} was made {time.monotonic() - ended:.0f} s later")
     status = lab.get("ppt", "orphan")["status"]
     assert (status["attempt"], status["restarts"]) == (before["attempt"], before["restarts"])
     lab.kubectl("delete", "ppt", "orphan")
