@@ -1,6 +1,6 @@
 """Runs that have begun and have no status yet. While many runs begin at once, to begin the others comes before telling of those that run.
 
-A status costs the API server 8 ms of the 60 that a run costs the control plane until it runs (`tests/bench/RESULTS.md`), and a machine
+A status costs the API server 9 ms of the 60 that a run costs the control plane until it runs (`tests/bench/RESULTS.md`), and a machine
 without its work costs more than a late word.
 """
 

@@ -111,7 +111,7 @@ def in_turn(found: dict[str, Callable[..., list[Manifest]]], number: int) -> lis
 
 def party(who: str) -> scale.Party:
     """Whose operators a maker needs."""
-    return "ours" if who == "ours" else "floor" if who == "floor" else "rival"
+    return who if who in ("ours", "floor") else "rival"
 
 
 def trainjobs(prefix: str, number: int, runtime: str) -> list[Manifest]:

@@ -3,7 +3,7 @@
 import pathlib
 
 from tests.cluster import controlplane, tools, waiting
-from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.cluster import Cluster, Manifest, condition
 from tests.cluster.processes import Processes
 
 STAGES = pathlib.Path(__file__).parent / "manifests" / "kwok-stages.yaml"
@@ -71,8 +71,8 @@ def _node(name: str, kind: str, pods: int) -> Manifest:
 
 def _ready(cluster: Cluster, kind: str) -> list[Manifest]:
     """Nodes that are ready and said to be so: a new node keeps a taint until the node controller has seen its condition."""
-    return [node for node in cluster.list("nodes", f"{KIND}={kind}") if _is_ready(node) and not node["spec"].get("taints")]
-
-
-def _is_ready(node: Manifest) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+    return [
+        node
+        for node in cluster.list("nodes", f"{KIND}={kind}")
+        if condition(node, "Ready").get("status") == "True" and not node["spec"].get("taints")
+    ]

@@ -5,7 +5,7 @@ import json
 import math
 
 from patho_api import names, report
-from patho_operator import manifests, observed, subject, times
+from patho_operator import handlers, manifests, metrics, observed, progress, subject, times, worker
 from patho_operator.observed import Observed, Seen
 from patho_operator.plan import Plan
 from patho_operator.reconcile import reconcile
@@ -176,3 +176,27 @@ def condition(body, kind):
 def created(plan, kind="Job"):
     """The one object of a kind that a plan creates; None if none."""
     return next((m for m in plan.creates if m["kind"] == kind), None)
+
+
+class Hand:
+    """A clock that a test sets."""
+
+    seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def stored(body, version="7"):
+    """The resource as the index keeps it."""
+    return [handlers.compact({**body, "metadata": body["metadata"] | {"resourceVersion": version}})]
+
+
+def make_worker(cluster, indexes):
+    """What takes turns on resources, with nothing known but what the indexes show."""
+    return worker.Worker(cluster, indexes, progress.Board(), metrics.Metrics("1"), "trainer:1", set())
+
+
+def at_present(cluster):
+    """The API server's time, to the second."""
+    return cluster.now().replace(microsecond=0)

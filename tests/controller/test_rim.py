@@ -13,18 +13,26 @@ from kopf._cogs.clients import fetching, watching
 from kopf._cogs.structs import references
 
 from patho_api import names
-from patho_operator import handlers, health, metrics, observed, overlay, progress, queue, relist, settings, starts, subject, times, worker
+from patho_operator import handlers, health, metrics, observed, overlay, queue, relist, settings, subject, times
 from patho_operator.cluster import path
 from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
-from tests.controller.builders import UID, after, make_eval, make_job, make_pod, make_pretrain, plan_for, started
+from tests.controller.builders import (
+    UID,
+    after,
+    at_present,
+    make_eval,
+    make_job,
+    make_pod,
+    make_pretrain,
+    make_worker,
+    plan_for,
+    started,
+    stored,
+)
 
 KEY = Key(names.PRETRAIN, "lab", "vits16")
 RESOURCE = path(names.PRETRAIN, "lab", "vits16")
-
-
-def stored(body, version="7"):
-    return [handlers.compact({**body, "metadata": body["metadata"] | {"resourceVersion": version}})]
 
 
 def test_what_was_just_written_is_used_until_the_index_has_it():
@@ -131,7 +139,7 @@ async def test_a_turn_looks_live_before_it_creates(cluster, fake):
     fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
     fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": [make_job(body)]}
     fake.answers["GET", "/api/v1/namespaces/lab/pods"] = 200, {"items": []}
-    turn = _worker(cluster, Indexes(resources={KEY: stored(make_pretrain())}))
+    turn = make_worker(cluster, Indexes(resources={KEY: stored(make_pretrain())}))
     await turn(KEY)
     assert not [r for r in fake.requests if r.verb == "POST"]
 
@@ -140,7 +148,7 @@ async def test_a_new_resource_costs_one_read_and_one_write(cluster, fake):
     """A list for each of a thousand new resources would look at a million objects."""
     body = make_pretrain()
     fake.answers["GET", RESOURCE] = 200, body
-    await _worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
+    await make_worker(cluster, Indexes(resources={KEY: stored(body)}))(KEY)
     assert [(r.verb, r.path.rpartition("/")[2]) for r in fake.requests] == [("GET", "vits16"), ("POST", "jobs")]
 
 
@@ -149,7 +157,7 @@ async def test_while_runs_begin_the_first_status_of_another_waits_for_its_pods(c
     fake.answers["GET", path(names.PRETRAIN, "lab", "other")] = 200, body | {"metadata": body["metadata"] | {"name": "other", "uid": "o"}}
     fake.answers["PATCH", f"{RESOURCE}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
     job = observed.job(make_job(body, created=at_present(cluster) - datetime.timedelta(seconds=10)))
-    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: [job]}))
+    turn = make_worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: [job]}))
     await turn(other)
     await turn(KEY)
     assert [r.verb for r in fake.requests] == ["GET", "POST"]
@@ -158,43 +166,8 @@ async def test_while_runs_begin_the_first_status_of_another_waits_for_its_pods(c
     assert fake.requests[-1].verb == "PATCH"
 
 
-async def test_in_a_rush_a_run_that_runs_is_told_late_and_not_looked_at_again_until_something_changes(cluster, fake):
-    body = make_pretrain()
-    fake.answers["PATCH", f"{RESOURCE}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
-    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
-    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: jobs}, pods={KEY: pods}))
-    for n in range(starts.RUSH_STARTS):
-        turn.starts.waits(KEY._replace(name=f"other{n}"), str(n), began=True, ran=None, glance=None, seconds=0)
-    assert await turn(KEY) == starts.LOOK_SECONDS
-    turn.indexes.body = None  # the next turn would fail if it did more than a glance
-    assert await turn(KEY) == starts.LOOK_SECONDS
-    assert not fake.requests
-    del turn.indexes.body
-    pods[:] = [observed.pod(make_pod(body, waiting=("ErrImagePull", "no such image")))]
-    await turn(KEY)
-    assert fake.requests[-1].verb == "PATCH"
-
-
-async def test_a_rush_is_over_though_many_late_words_are_written(cluster, fake):
-    """Each of them tells of a run that was seen to run long ago."""
-    body, keys = make_pretrain(), [KEY._replace(name=f"r{n}") for n in range(2 * starts.RUSH_STARTS)]
-    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
-    turn = _worker(cluster, Indexes(jobs=dict.fromkeys(keys, jobs), pods=dict.fromkeys(keys, pods)))
-    clock = turn.starts.clock = Hand()
-    turn.indexes.resources = {key: [handlers.compact(named(body, key.name))] for key in keys}
-    for key in keys:
-        fake.answers["PATCH", f"{path(key.kind, key.namespace, key.name)}/status"] = 200, running(named(body, key.name), cluster)
-        turn.starts.waits(key, UID, began=True, ran=None, glance=None, seconds=0)
-    assert [await turn(key) for key in keys] == [starts.LOOK_SECONDS] * len(keys)
-    clock.seconds += starts.RUSH_SECONDS
-    for key in keys:
-        await turn(key)
-    assert [r.verb for r in fake.requests] == ["PATCH"] * len(keys)
-    assert turn.metrics.time_to_running._buckets[0].get() == len(keys)  # from when they were seen to run
-
-
 async def test_events_are_asked_for_once_a_second_and_remembered_in_between(cluster, fake):
-    turn = _worker(cluster, Indexes())
+    turn = make_worker(cluster, Indexes())
     fake.answers["GET", path("Event", "lab")] = 200, {"items": [{"message": "secret not found"}]}
     assert await turn._warnings(KEY, ["p"]) == ("secret not found",)
     assert await turn._warnings(Key(names.PRETRAIN, "lab", "other"), ["q"]) == ()
@@ -208,7 +181,7 @@ async def test_before_its_first_status_a_run_is_not_begun_twice(cluster, fake):
     fake.answers["GET", RESOURCE] = 200, body
     fake.answers["GET", "/api/v1/namespaces/lab/pods"] = 200, {"items": []}
     fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": [make_job(body, created=at_present(cluster))]}
-    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}))
+    turn = make_worker(cluster, Indexes(resources={KEY: stored(body)}))
     await turn(KEY)
     await turn(KEY)
     assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs"]
@@ -218,16 +191,12 @@ async def test_a_job_that_went_before_the_first_status_is_remembered_though_noth
     body = make_pretrain()
     fake.answers["GET", RESOURCE] = fake.answers["PATCH", f"{RESOURCE}/status"] = 200, body
     fake.answers["GET", "/api/v1/namespaces/lab/pods"] = fake.answers["GET", "/apis/batch/v1/namespaces/lab/jobs"] = 200, {"items": []}
-    turn = _worker(cluster, Indexes(resources={KEY: stored(body)}))
+    turn = make_worker(cluster, Indexes(resources={KEY: stored(body)}))
     await turn(KEY)
     await turn(KEY)
     (written,) = [r.body["status"] for r in fake.requests if r.verb == "PATCH"]
     assert (written["attempt"], written["phase"]) == (1, "Restarting")
     assert [r.path.rpartition("/")[2] for r in fake.requests if r.verb == "POST"] == ["jobs", "events"]
-
-
-def at_present(cluster):
-    return cluster.now().replace(microsecond=0)
 
 
 async def test_the_event_of_a_write_that_is_the_last_word_is_no_news(cluster, fake):
@@ -237,7 +206,7 @@ async def test_the_event_of_a_write_that_is_the_last_word_is_no_news(cluster, fa
     fake.answers["PATCH", f"{RESOURCE}/status"] = 200, written
     job, pod = observed.job(make_job(body)), observed.pod(make_pod(body))
     indexes, found = Indexes({KEY: stored(body)}, {KEY: [job]}, {KEY: [pod]}), queue.Queue()
-    await _worker(cluster, indexes)(KEY)
+    await make_worker(cluster, indexes)(KEY)
     assert indexes.written
     handlers.resource_changed(found, indexes, written)
     assert not len(found)
@@ -253,34 +222,10 @@ def test_the_first_status_of_a_run_that_needs_no_evaluation_is_a_last_word():
 
 async def test_a_turn_on_a_resource_that_is_gone_forgets_it(cluster, fake):
     fake.refuse("GET", RESOURCE, 404, "NotFound")
-    turn = _worker(cluster, Indexes())
+    turn = make_worker(cluster, Indexes())
     turn.metrics.runs.shown[KEY] = subject.parse(make_pretrain()).status
     assert await turn(KEY) is None
     assert not turn.metrics.runs.shown
-
-
-class Hand:
-    """A clock that a test sets."""
-
-    seconds = 1000.0
-
-    def __call__(self):
-        return self.seconds
-
-
-def named(body, name):
-    return body | {"metadata": body["metadata"] | {"name": name, "resourceVersion": "7"}}
-
-
-def running(body, cluster):
-    """The resource once its status says that it runs."""
-    now = at_present(cluster)
-    plan = plan_for(body, [make_job(body, created=now)], [make_pod(body)], now=now)
-    return after(body, plan) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
-
-
-def _worker(cluster, indexes):
-    return worker.Worker(cluster, indexes, progress.Board(), metrics.Metrics("1"), "trainer:1", set())
 
 
 def test_the_index_keeps_what_decisions_need_and_no_more():

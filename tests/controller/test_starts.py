@@ -3,21 +3,28 @@
 import pytest
 
 from patho_api import names
-from patho_operator import starts
+from patho_operator import handlers, observed, starts
+from patho_operator.cluster import path
+from patho_operator.handlers import Indexes
 from patho_operator.observed import Key
-from tests.controller.builders import NOW, after, at, make_job, make_pod, make_pretrain, plan_for, started
+from tests.controller.builders import (
+    NOW,
+    UID,
+    Hand,
+    after,
+    at,
+    at_present,
+    make_job,
+    make_pod,
+    make_pretrain,
+    make_worker,
+    plan_for,
+    started,
+    stored,
+)
 
 KEY = Key(names.PRETRAIN, "lab", "vits16")
 SEEN, OTHER = ("as it was",), ("as it is",)
-
-
-class Hand:
-    """A clock that a test sets."""
-
-    seconds = 1000.0
-
-    def __call__(self):
-        return self.seconds
 
 
 def begin(found, number, since=0):
@@ -113,3 +120,48 @@ def test_an_incident_is_told_at_once_though_the_others_train():
     body = make_pretrain(compute={"nodes": 3, "minNodes": 2})
     look = [make_job(body)], [make_pod(body), make_pod(body, 1), make_pod(body, 2, exit_code=1)]
     assert after(body, plan_for(body, *look, now=at(5), rush=30))["status"]["restarts"] == 1
+
+
+async def test_in_a_rush_a_run_that_runs_is_told_late_and_not_looked_at_again_until_something_changes(cluster, fake):
+    body = make_pretrain()
+    fake.answers["PATCH", f"{path(*KEY)}/status"] = 200, started(body) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
+    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
+    turn = make_worker(cluster, Indexes(resources={KEY: stored(body)}, jobs={KEY: jobs}, pods={KEY: pods}))
+    begin(turn.starts, starts.RUSH_STARTS)
+    assert await turn(KEY) == starts.LOOK_SECONDS
+    turn.indexes.body = None  # the next turn would fail if it did more than a glance
+    assert await turn(KEY) == starts.LOOK_SECONDS
+    assert not fake.requests
+    del turn.indexes.body
+    pods[:] = [observed.pod(make_pod(body, waiting=("ErrImagePull", "no such image")))]
+    await turn(KEY)
+    assert fake.requests[-1].verb == "PATCH"
+
+
+async def test_a_rush_is_over_though_many_late_words_are_written(cluster, fake):
+    """Each of them tells of a run that was seen to run long ago."""
+    body, keys = make_pretrain(), [KEY._replace(name=f"r{n}") for n in range(2 * starts.RUSH_STARTS)]
+    jobs, pods = [observed.job(make_job(body, created=at_present(cluster)))], [observed.pod(make_pod(body))]
+    turn = make_worker(cluster, Indexes(jobs=dict.fromkeys(keys, jobs), pods=dict.fromkeys(keys, pods)))
+    clock = turn.starts.clock = Hand()
+    turn.indexes.resources = {key: [handlers.compact(named(body, key.name))] for key in keys}
+    for key in keys:
+        fake.answers["PATCH", f"{path(*key)}/status"] = 200, running(named(body, key.name), cluster)
+        turn.starts.waits(key, UID, began=True, ran=None, glance=None, seconds=0)
+    assert [await turn(key) for key in keys] == [starts.LOOK_SECONDS] * len(keys)
+    clock.seconds += starts.RUSH_SECONDS
+    for key in keys:
+        await turn(key)
+    assert [r.verb for r in fake.requests] == ["PATCH"] * len(keys)
+    assert turn.metrics.time_to_running._buckets[0].get() == len(keys)  # from when they were seen to run
+
+
+def named(body, name):
+    return body | {"metadata": body["metadata"] | {"name": name, "resourceVersion": "7"}}
+
+
+def running(body, cluster):
+    """The resource once its status says that it runs."""
+    now = at_present(cluster)
+    plan = plan_for(body, [make_job(body, created=now)], [make_pod(body)], now=now)
+    return after(body, plan) | {"metadata": body["metadata"] | {"resourceVersion": "8"}}
